@@ -1,0 +1,26 @@
+"""The command line. Each command imports what it needs when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    name="sparseae",
+    help="Which regularizer, activation and constraint make an auto-encoder learn a sparse "
+    "representation? Sweeps on Ray Tune, results as Parquet, verdicts with numbers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def main() -> None:
+    """Run the command; a RequestError becomes one line on stderr and exit status 2."""
+    from sparseae.errors import RequestError
+
+    try:
+        app()
+    except RequestError as error:
+        typer.echo(f"sparseae: {error}", err=True)
+        raise SystemExit(2) from None

@@ -1,0 +1,22 @@
+"""The one exception for a request that is wrong, and the search for the name that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RequestError(ValueError):
+    """What the user asked for cannot be done; the message is one line that says why.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+def nearest(name: object, choices: Iterable[str]) -> str:
+    """Return ``"did you mean 'x'?"`` for a close name, otherwise the list of valid ones."""
+    valid = sorted(choices)
+    close = get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "valid: " + ", ".join(valid)

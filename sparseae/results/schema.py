@@ -1,0 +1,66 @@
+"""The columns of the results, in one place (specification, "Results").
+
+``epochs/`` holds one row a trial and epoch, ``units/`` one row a unit at the last epoch.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+#: Columns of ``epochs/`` before the remaining keys of ``training``.
+EPOCH_FIELDS: tuple[pa.Field, ...] = (
+    pa.field("sweep", pa.string(), nullable=False),
+    pa.field("trial_id", pa.string(), nullable=False),
+    pa.field("model", pa.string(), nullable=False),
+    pa.field("activation", pa.string(), nullable=False),
+    pa.field("sigma2", pa.float64(), nullable=False),
+    pa.field("constraint", pa.string(), nullable=False),
+    pa.field("dataset", pa.string(), nullable=False),
+    pa.field("seed", pa.int64(), nullable=False),
+    pa.field("epoch", pa.int64(), nullable=False),
+    pa.field("status", pa.string(), nullable=False),  # "ok" | "diverged"
+    pa.field("activation_fraction", pa.float64()),
+    pa.field("dead_fraction", pa.float64()),
+    pa.field("dead_units", pa.int64()),
+    pa.field("reconstruction_error", pa.float64()),
+    pa.field("regularization", pa.float64()),
+    pa.field("loss", pa.float64()),
+    pa.field("weight_norm_mean", pa.float64()),
+    pa.field("bias_mean", pa.float64()),
+    pa.field("pre_activation_mean", pa.float64()),
+    pa.field("learning_rate", pa.float64(), nullable=False),
+    pa.field("hidden_units", pa.int64(), nullable=False),
+    pa.field("samples", pa.int64(), nullable=False),
+    pa.field("epoch_seconds", pa.float64()),
+    pa.field("device", pa.string()),
+)
+
+UNIT_FIELDS: tuple[pa.Field, ...] = (
+    pa.field("trial_id", pa.string(), nullable=False),
+    pa.field("unit", pa.int64(), nullable=False),
+    pa.field("activation_fraction", pa.float64()),
+    pa.field("pre_activation_mean", pa.float64()),
+    pa.field("bias", pa.float64()),
+    pa.field("weight_norm", pa.float64()),
+)
+
+#: A trial's configuration types to the columns' types.
+_ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def epoch_schema(
+    training_types: dict[str, type], metadata: dict[str, str] | None = None
+) -> pa.Schema:
+    """The schema of ``epochs/`` for a sweep whose ``training`` has these keys and types."""
+    fixed = {field.name for field in EPOCH_FIELDS}
+    extra = [
+        pa.field(name, _ARROW_TYPES[kind])
+        for name, kind in training_types.items()
+        if name not in fixed
+    ]
+    return pa.schema([*EPOCH_FIELDS, *extra], metadata=metadata)
+
+
+def unit_schema(metadata: dict[str, str] | None = None) -> pa.Schema:
+    """The schema of ``units/``."""
+    return pa.schema(list(UNIT_FIELDS), metadata=metadata)
