@@ -1,1 +1,1 @@
-"""The results store: Parquet files that pandas reads as one table. Imports neither torch nor Ray."""
+"""The results store: Parquet that pandas reads as one table. Neither torch nor Ray."""

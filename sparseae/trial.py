@@ -1,0 +1,88 @@
+"""A trial: one point of the search space, as plain data that every layer shares.
+
+No torch, no pydantic, no Ray: the numerics train trials, the sweep lists them, the store names
+them by ``trial_id``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any, get_type_hints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a trial trains; the defaults are the paper's protocol (section 3).
+
+    Every key here is a key of ``training:`` in a configuration, may be an axis of ``space:``, and
+    is a column of the results.
+    """
+
+    epochs: int = 50
+    batch_size: int = 50
+    hidden_units: int = 1000
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    #: Training samples, at most; a smaller data set is used whole.
+    samples: int = 50_000
+    #: Independent corruptions of each sample (dae), or the draws averaged (edae).
+    corruptions: int = 1
+    #: Target mean activation of sae; 0 is eq. 13, above 0 is eq. 12.
+    rho: float = 0.0
+    encoder_bias: bool = True
+    #: Largest norm of a W_j under the constraint ``max_norm``.
+    max_norm: float = 1.0
+    #: Coefficient c of c/2 norm(W)^2 under the constraint ``weight_decay``.
+    weight_decay: float = 0.0001
+    #: ZCA-whiten the data, so that Assumption 1 holds.
+    whiten: bool = False
+    #: Seed of patch positions, of sampling and of the gaussian data; apart from the trial's seed.
+    data_seed: int = 0
+    #: Input dimensions of the data set ``gaussian``.
+    gaussian_inputs: int = 64
+
+
+#: The axes of ``space:`` that are not keys of ``training:``, in the order of the results.
+AXES = ("model", "activation", "sigma2", "constraint", "dataset", "seed")
+
+#: What may differ between the members of one stack: a number a member, never a shape.
+STACKABLE = ("sigma2", "seed", "learning_rate", "momentum", "rho", "max_norm", "weight_decay")
+
+#: ``training``'s keys and their Python types, in order.
+TRAINING_TYPES: dict[str, type] = get_type_hints(Training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training run: model x activation x sigma2 x constraint x dataset x seed, and how."""
+
+    model: str
+    activation: str
+    sigma2: float
+    constraint: str
+    dataset: str
+    seed: int
+    training: Training = field(default_factory=Training)
+
+    def values(self) -> dict[str, Any]:
+        """Every axis and every training key in one flat dictionary."""
+        flat = {axis: getattr(self, axis) for axis in AXES}
+        return flat | asdict(self.training)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Trial:
+        """The inverse of `values`."""
+        keys = {f.name for f in fields(Training)}
+        training = Training(**{k: v for k, v in values.items() if k in keys})
+        return cls(**{k: v for k, v in values.items() if k not in keys}, training=training)
+
+    @cached_property
+    def trial_id(self) -> str:
+        """A stable hash (16 hex digits) of the whole configuration, the number of epochs apart."""
+        values = self.values()
+        del values["epochs"]
+        text = json.dumps(values, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
