@@ -49,7 +49,7 @@ class Training:
 AXES = ("model", "activation", "sigma2", "constraint", "dataset", "seed")
 
 #: What may differ between the members of one stack: a number a member, never a shape.
-STACKABLE = ("sigma2", "seed", "learning_rate", "momentum", "rho", "max_norm", "weight_decay")
+STACKABLE = ("sigma2", "seed", "learning_rate", "rho", "max_norm", "weight_decay")
 
 #: ``training``'s keys and their Python types, in order.
 TRAINING_TYPES: dict[str, type] = get_type_hints(Training)

@@ -1,0 +1,163 @@
+"""Encoder activations s with s', s'' and the threshold delta_min (section 2.1.2, eq. 14).
+
+Shapes: ``a`` are pre-activations, ``h = s(a)`` the hidden representation, both (..., m), of any
+floating type; every function returns a tensor of that shape. All of them are differentiable, so
+that the tests can check the closed forms against autograd.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparseae.trial import Training
+
+
+class Activation:
+    """One activation function. A subclass with a ``name`` registers itself."""
+
+    name: ClassVar[str]
+    #: delta_min: a unit is active for a sample when h > threshold.
+    threshold: ClassVar[float] = 0.1
+    #: s'' is 0 wherever it exists, so that a penalty on s' has no bias gradient.
+    piecewise_linear: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        ACTIVATIONS[cls.name] = cls
+
+    @classmethod
+    def check(cls, training: Training) -> str | None:
+        """Say in one line why a trial cannot use this activation, or return None."""
+        return None
+
+    def value(self, a: Tensor) -> Tensor:
+        """s(a)."""
+        raise NotImplementedError
+
+    def slope(self, a: Tensor, h: Tensor) -> Tensor:
+        """s'(a), given h = s(a)."""
+        raise NotImplementedError
+
+    def curvature(self, a: Tensor, h: Tensor) -> Tensor:
+        """s''(a), given h = s(a)."""
+        raise NotImplementedError
+
+    def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
+        """Write s'(a) dh into ``out``: the gradient through the activation."""
+        return torch.mul(dh, self.slope(a, h), out=out)
+
+
+#: Every activation by its name.
+ACTIVATIONS: dict[str, type[Activation]] = {}
+
+
+class ReLU(Activation):
+    """max(0, a). s'(0) is 0; s'' is 0 where it exists (footnote 1: a Dirac at 0)."""
+
+    name = "relu"
+    threshold = 0.0
+    piecewise_linear = True
+
+    def value(self, a: Tensor) -> Tensor:
+        return a.relu()
+
+    def slope(self, a: Tensor, h: Tensor) -> Tensor:
+        return (h > 0).to(h.dtype)
+
+    def curvature(self, a: Tensor, h: Tensor) -> Tensor:
+        return torch.zeros_like(h)
+
+    def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
+        return torch.ops.aten.threshold_backward.grad_input(dh, h, 0, grad_input=out)
+
+
+class Softplus(Activation):
+    """log(1 + exp(a)): convex, s'' > 0 everywhere."""
+
+    name = "softplus"
+
+    def value(self, a: Tensor) -> Tensor:
+        # Not F.softplus, whose cut to the identity at 20 is seen in float64.
+        return torch.logaddexp(a, a.new_zeros(()))
+
+    def slope(self, a: Tensor, h: Tensor) -> Tensor:
+        return a.sigmoid()
+
+    def curvature(self, a: Tensor, h: Tensor) -> Tensor:
+        slope = a.sigmoid()
+        return slope * (1 - slope)
+
+    def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
+        return torch.mul(dh, a.sigmoid(), out=out)
+
+
+class Sigmoid(Activation):
+    """1 / (1 + exp(-a)): satisfies corollary 1; not convex, so corollary 2 gives no guarantee."""
+
+    name = "sigmoid"
+
+    def value(self, a: Tensor) -> Tensor:
+        return a.sigmoid()
+
+    def slope(self, a: Tensor, h: Tensor) -> Tensor:
+        return h * (1 - h)
+
+    def curvature(self, a: Tensor, h: Tensor) -> Tensor:
+        return h * (1 - h) * (1 - 2 * h)
+
+    def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
+        return torch.ops.aten.sigmoid_backward.grad_input(dh, h, grad_input=out)
+
+
+class Tanh(Activation):
+    """tanh(a), a control: it saturates at -1, not at 0."""
+
+    name = "tanh"
+
+    def value(self, a: Tensor) -> Tensor:
+        return a.tanh()
+
+    def slope(self, a: Tensor, h: Tensor) -> Tensor:
+        return 1 - h * h
+
+    def curvature(self, a: Tensor, h: Tensor) -> Tensor:
+        return -2 * h * (1 - h * h)
+
+    def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
+        return torch.ops.aten.tanh_backward.grad_input(dh, h, grad_input=out)
+
+
+class Maxout(Activation):
+    """Maxout of pairs (Goodfellow et al., 2013), a control: it does not saturate at 0.
+
+    Rows 2k and 2k + 1 of W are the two linear pieces of one maxout unit. The larger pre-activation
+    of a pair passes, the other gives 0, so that the tied decoder uses the piece that won and
+    ``hidden_units`` counts the pieces. The Jacobian is diagonal except where the two are equal.
+    """
+
+    name = "maxout"
+    threshold = 0.0
+    piecewise_linear = True
+
+    @classmethod
+    def check(cls, training: Training) -> str | None:
+        if training.hidden_units % 2:
+            return f"maxout pairs its units: hidden_units must be even, not {training.hidden_units}"
+        return None
+
+    def value(self, a: Tensor) -> Tensor:
+        return a * self._won(a)
+
+    def slope(self, a: Tensor, h: Tensor) -> Tensor:
+        return self._won(a).to(a.dtype)
+
+    def curvature(self, a: Tensor, h: Tensor) -> Tensor:
+        return torch.zeros_like(h)
+
+    @staticmethod
+    def _won(a: Tensor) -> Tensor:
+        first, second = a[..., 0::2], a[..., 1::2]
+        first_won = first >= second
+        return torch.stack((first_won, ~first_won), dim=-1).flatten(-2)

@@ -1,0 +1,35 @@
+"""One number a member of a group, applied to all members at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class PerMember:
+    """A coefficient for each of the G members of a group.
+
+    Where all members share the value it is applied as a number, which spares the broadcast.
+    """
+
+    def __init__(self, values: Sequence[float], like: Tensor) -> None:
+        self._shared = values[0] if len(set(values)) == 1 else None
+        #: The values as (G, 1).
+        self.column = torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(-1)
+        self._cube = self.column.unsqueeze(-1)
+
+    def add_to(self, y: Tensor, x: Tensor, *, sign: float = 1.0, out: Tensor | None = None) -> None:
+        """y += sign * coefficient * x, for y and x (G, ., .); into ``out`` where given."""
+        out = y if out is None else out
+        if self._shared is not None:
+            torch.add(y, x, alpha=sign * self._shared, out=out)
+        else:
+            torch.addcmul(y, x, self._cube, value=sign, out=out)
+
+    def times(self, x: Tensor) -> Tensor:
+        """coefficient * x for x (G, .) or (G, ., .)."""
+        if self._shared is not None:
+            return x * self._shared
+        return x * (self.column if x.dim() == 2 else self._cube)

@@ -1,0 +1,395 @@
+"""The objectives: each equation of the paper, and its gradient in closed form.
+
+Each class gives its objective twice. `value` is the equation as the paper has it, made of
+differentiable operations: the reference, which the tests differentiate with autograd. `gradient`
+is what trains: the same derivative written out, with no autograd graph.
+
+Notation and shapes (G members, batch B, inputs n, hidden units m):
+
+    x (G, B, n)    a = x W^T + b (G, B, m)    h = s(a)    y = h W (G, B, n)
+    W (G, m, n)    b (G, m)                   r = y - x   l = sum_i r_i^2, mean over the batch
+
+The gradient of W is a sum of products  A_k^T X_k  of pairs of (G, rows, m) and (G, rows, n)
+matrices, as  da^T x  (through the encoder) and  h^T dy  (through the decoder). The pairs stand one
+below the other in two buffers, so that a single GEMM adds them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparseae.activations import Activation
+from sparseae.coefficients import PerMember
+from sparseae.constraints import row_norms
+from sparseae.trial import Training
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The numbers of the members: lambda = sigma2, sigma, and sae's target rho."""
+
+    lam: PerMember
+    sigma: PerMember
+    rho: PerMember
+
+
+class Network:
+    """The encoder and decoder of a group's members: W (G, m, n) and b (G, m)."""
+
+    def __init__(self, W: Tensor, b: Tensor) -> None:
+        self.W, self.b = W, b
+        #: Of a group of one, the GEMMs take plain matrices and spare the batched call's overhead.
+        self._single = W.shape[0] == 1
+
+    def encode(self, x: Tensor, *, bias: bool = True) -> Tensor:
+        """x W^T + b, (G, rows, m); without b where ``bias`` is false."""
+        if self._single:
+            Wt = self.W[0].t()
+            product = torch.addmm(self.b[0], x[0], Wt) if bias else torch.mm(x[0], Wt)
+            return product.unsqueeze(0)
+        if bias:
+            return torch.baddbmm(self.b.unsqueeze(1), x, self.W.mT)
+        return torch.bmm(x, self.W.mT)
+
+    def decode(self, h: Tensor, out: Tensor) -> Tensor:
+        """h W into ``out``, (G, rows, n)."""
+        if self._single:
+            torch.mm(h[0], self.W[0], out=out[0])
+            return out
+        return torch.bmm(h, self.W, out=out)
+
+
+class Pass(Network):
+    """The buffers of one training step of a group.
+
+    Args:
+        W: weights (G, m, n).
+        b: encoder biases (G, m).
+        pairs: how many products A_k^T X_k the objective's gradient has.
+        batch: rows of a minibatch, B.
+        copies: encoder inputs a sample (`corruptions` for dae, otherwise 1).
+    """
+
+    def __init__(
+        self, W: Tensor, b: Tensor, activation: Activation, pairs: int, batch: int, copies: int
+    ) -> None:
+        super().__init__(W, b)
+        members, m, n = W.shape
+        rows = batch * copies
+        self.activation = activation
+        self.batch, self.copies, self.rows = batch, copies, rows
+        self.A = W.new_zeros(members, pairs * rows, m)
+        self.X = W.new_zeros(members, pairs * rows, n)
+        self.A_blocks = self.A.split(rows, dim=1)
+        self.X_blocks = self.X.split(rows, dim=1)
+
+    def residual(self, h: Tensor, x: Tensor, out: Tensor) -> Tensor:
+        """h W - x into ``out``; with several copies a sample each against the same clean x."""
+        self.decode(h, out).unflatten(1, (self.copies, -1)).sub_(x.unsqueeze(1))
+        return out
+
+    def weight_gradient(self, V: Tensor, momentum: float) -> None:
+        """V = momentum V + sum_k A_k^T X_k, in one GEMM."""
+        if self._single:
+            V[0].addmm_(self.A[0].t(), self.X[0], beta=momentum)
+        else:
+            V.baddbmm_(self.A.mT, self.X, beta=momentum)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a regularizer's value over the whole training set is made of (float64)."""
+
+    mean: Tensor  # (G, m): the mean of the objective's `moment` over the samples
+    weight_norm: Tensor  # (G, m)
+
+
+class Objective:
+    """One model. A subclass with a ``name`` registers itself."""
+
+    name: ClassVar[str]
+    #: Where the paper or the specification states it.
+    source: ClassVar[str]
+    #: Whether a step draws corruption noise eps ~ N(0, I).
+    stochastic: ClassVar[bool] = False
+    #: Products A_k^T X_k of the weight gradient.
+    pairs: ClassVar[int] = 2
+    #: Floating point operations a step, for each weight and row of the encoder's input.
+    flops_per_weight_and_sample: ClassVar[int] = 10
+
+    def __init_subclass__(cls) -> None:
+        if "name" in cls.__dict__:
+            OBJECTIVES[cls.name] = cls
+
+    @classmethod
+    def check(cls, training: Training) -> str | None:
+        """Say in one line why a trial cannot use this model, or return None."""
+        return None
+
+    @classmethod
+    def copies(cls, training: Training) -> int:
+        """Encoder inputs a sample."""
+        return 1
+
+    def value(
+        self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
+    ) -> Tensor:
+        """The objective of each member, (G,), on the batch x with corruptions eps (G, K, B, n)."""
+        raise NotImplementedError
+
+    def gradient(
+        self, p: Pass, x: Tensor, eps: Tensor | None, c: Coefficients
+    ) -> tuple[Tensor, Tensor | None]:
+        """Fill p's A and X; return db (G, m) and the row factors k (G, m) of dW += k_j W_j."""
+        raise NotImplementedError
+
+    def moment(self, a: Tensor, h: Tensor, s: Activation) -> Tensor | None:
+        """What R averages over the samples, (G, B, m); None where the model has no such R."""
+        return None
+
+    def regularization(self, moments: Moments, c: Coefficients) -> Tensor | None:
+        """lambda R over the training set, (G,); None where `moment` is."""
+        return None
+
+
+#: Every model by its name.
+OBJECTIVES: dict[str, type[Objective]] = {}
+
+
+def squared_error(y: Tensor, x: Tensor) -> Tensor:
+    """l(x, y), summed over the inputs and averaged over the batch: (G, B, n) -> (G,)."""
+    return (y - x).square().sum(-1).mean(-1)
+
+
+class AE(Objective):
+    """The plain auto-encoder, and the frame for models that add a penalty to it."""
+
+    name = "ae"
+    source = "eq. 1"
+
+    def value(
+        self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
+    ) -> Tensor:
+        a = x @ W.mT + b.unsqueeze(1)
+        h = s.value(a)
+        return squared_error(h @ W, x) + self.penalty(a, h, W, s, c)
+
+    def gradient(
+        self, p: Pass, x: Tensor, eps: Tensor | None, c: Coefficients
+    ) -> tuple[Tensor, Tensor | None]:
+        (da, h), (x_in, dy) = p.A_blocks, p.X_blocks
+        x_in.copy_(x)
+        a = p.encode(x_in)
+        h.copy_(p.activation.value(a))
+        p.residual(h, x, out=dy).mul_(2 / p.batch)
+        dh = p.encode(dy, bias=False)
+        self.add_hidden_gradient(dh, h, p, c)
+        p.activation.backward(dh, a, h, out=da)
+        factors = self.add_pre_activation_gradient(da, a, h, p, c)
+        return da.sum(1), factors
+
+    def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
+        """lambda R on the batch, (G,)."""
+        return a.new_zeros(a.shape[0])
+
+    def add_hidden_gradient(self, dh: Tensor, h: Tensor, p: Pass, c: Coefficients) -> None:
+        """Add lambda dR/dh to ``dh``, for an R that is a function of h."""
+
+    def add_pre_activation_gradient(
+        self, da: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients
+    ) -> Tensor | None:
+        """Add lambda dR/da to ``da``; return k where R's own gradient in W_j is k_j W_j."""
+        return None
+
+
+class Corollary1(AE):
+    """lambda sum_j f(rho_j), rho_j the batch mean of h_j, f increasing (corollary 1)."""
+
+    def f(self, rho: Tensor, target: Tensor) -> Tensor:
+        """f(rho_j), elementwise; ``target`` (G, 1)."""
+        raise NotImplementedError
+
+    def f_slope(self, rho: Tensor, target: Tensor) -> Tensor:
+        """f'(rho_j)."""
+        raise NotImplementedError
+
+    def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
+        return c.lam.times(self.f(h.mean(1), c.rho.column)).sum(-1)
+
+    def add_hidden_gradient(self, dh: Tensor, h: Tensor, p: Pass, c: Coefficients) -> None:
+        slope = self.f_slope(h.mean(1), c.rho.column)
+        dh.add_(c.lam.times(slope).unsqueeze(1), alpha=1 / p.batch)
+
+    def moment(self, a: Tensor, h: Tensor, s: Activation) -> Tensor:
+        return h
+
+    def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
+        return c.lam.times(self.f(moments.mean, c.rho.column)).sum(-1)
+
+
+class SAE(Corollary1):
+    """The sparse auto-encoder: eq. 13, and eq. 12 with a target rho > 0.
+
+    rho_j reaches 1 and more with relu and softplus, where the equations have no value: beyond 0.99
+    f goes on linearly with matching value and slope. With a target it does so below a tenth of the
+    target too, because KL has no value at rho_j = 0.
+    """
+
+    name = "sae"
+    source = "eqs. 12, 13"
+
+    HIGHEST = 0.99
+
+    def f(self, rho: Tensor, target: Tensor) -> Tensor:
+        near = self._within(rho, target)
+        # Where the target is 0 its term is 0, and log(rho_j) must not be taken.
+        kl = torch.xlogy(1 - target, (1 - target) / (1 - near)) + torch.where(
+            target > 0, torch.xlogy(target, target / torch.where(target > 0, near, 1.0)), 0.0
+        )
+        return kl + self.f_slope(near, target) * (rho - near)
+
+    def f_slope(self, rho: Tensor, target: Tensor) -> Tensor:
+        near = self._within(rho, target)
+        pull = torch.where(target > 0, target / torch.where(target > 0, near, 1.0), 0.0)
+        return (1 - target) / (1 - near) - pull
+
+    def _within(self, rho: Tensor, target: Tensor) -> Tensor:
+        lowest = torch.where(target > 0, target / 10, -torch.inf)
+        return torch.maximum(rho.clamp(max=self.HIGHEST), lowest)
+
+
+class Corollary2(AE):
+    """lambda E[sum_j s'(a_j)^q norm(W_j)^p] (corollary 2)."""
+
+    q: int
+    p: int
+
+    def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
+        slopes = self.moment(a, h, s).mean(1)
+        return c.lam.times(slopes * row_norms(W).pow(self.p)).sum(-1)
+
+    def add_pre_activation_gradient(
+        self, da: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients
+    ) -> Tensor | None:
+        s = p.activation
+        slope = s.slope(a, h)
+        norms = row_norms(p.W)
+        if not s.piecewise_linear:
+            bend = s.curvature(a, h).mul_(slope.pow(self.q - 1))
+            scale = c.lam.times(norms.pow(self.p)).mul_(self.q / p.batch)
+            da.addcmul_(bend, scale.unsqueeze(1))
+        moment = slope.pow_(self.q).mean(1)
+        return c.lam.times(moment.mul_(norms.pow_(self.p - 2))).mul_(self.p)
+
+    def moment(self, a: Tensor, h: Tensor, s: Activation) -> Tensor:
+        return s.slope(a, h).pow(self.q)
+
+    def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
+        return c.lam.times(moments.mean * moments.weight_norm.pow(self.p)).sum(-1)
+
+
+class CAE(Corollary2):
+    """The contractive auto-encoder: lambda E[norm(J(x))_F^2] (eq. 8), as remark 1 writes it."""
+
+    name = "cae"
+    source = "eq. 9"
+    q, p = 2, 2
+
+
+class MDAE(Corollary2):
+    """The marginalized de-noising auto-encoder (eq. 10), as remark 2 writes it."""
+
+    name = "mdae"
+    source = "eq. 11"
+    q, p = 2, 4
+
+
+class DAE(Objective):
+    """The de-noising auto-encoder: encode x + sigma eps, reconstruct x.
+
+    The loss is the mean over ``corruptions`` independent eps a sample.
+    """
+
+    name = "dae"
+    source = "eq. 6"
+    stochastic = True
+
+    @classmethod
+    def copies(cls, training: Training) -> int:
+        return training.corruptions
+
+    def value(
+        self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
+    ) -> Tensor:
+        assert eps is not None
+        losses = [
+            squared_error(s.value((x + c.sigma.times(e)) @ W.mT + b.unsqueeze(1)) @ W, x)
+            for e in eps.unbind(1)
+        ]
+        return torch.stack(losses).mean(0)
+
+    def gradient(
+        self, p: Pass, x: Tensor, eps: Tensor | None, c: Coefficients
+    ) -> tuple[Tensor, Tensor | None]:
+        assert eps is not None
+        (da, h), (corrupted, dy) = p.A_blocks, p.X_blocks
+        clean = x.unsqueeze(1).expand_as(eps).flatten(1, 2)
+        c.sigma.add_to(clean, eps.flatten(1, 2), out=corrupted)
+        a = p.encode(corrupted)
+        h.copy_(p.activation.value(a))
+        p.residual(h, x, out=dy).mul_(2 / p.rows)
+        p.activation.backward(p.encode(dy, bias=False), a, h, out=da)
+        return da.sum(1), None
+
+
+class EDAE(Objective):
+    """The first-order Taylor term of the dae alone, with explicit corruption (section 3.1.1).
+
+    l(x, f(x)) + delta^T grad l(x, f(x~)) at x~ = x, where delta = x~ - x = sigma eps. With
+    J = W^T diag(s'(a)) W the term is 2 r^T J delta. It is linear in eps, so that the mean over
+    ``corruptions`` draws costs one.
+    """
+
+    name = "edae"
+    source = "section 3.1.1"
+    stochastic = True
+    pairs = 4
+    flops_per_weight_and_sample = 20
+
+    def value(
+        self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
+    ) -> Tensor:
+        assert eps is not None
+        delta = c.sigma.times(eps.mean(1))
+        a = x @ W.mT + b.unsqueeze(1)
+        h = s.value(a)
+        y = h @ W
+        J_delta = (s.slope(a, h) * (delta @ W.mT)) @ W
+        return squared_error(y, x) + 2 * ((y - x) * J_delta).sum(-1).mean(-1)
+
+    def gradient(
+        self, p: Pass, x: Tensor, eps: Tensor | None, c: Coefficients
+    ) -> tuple[Tensor, Tensor | None]:
+        assert eps is not None
+        da, h, du, v = p.A_blocks
+        x_in, dy, delta, dz = p.X_blocks
+        s = p.activation
+        x_in.copy_(x)
+        delta.copy_(c.sigma.times(eps.mean(1)))
+        a = p.encode(x_in)
+        h.copy_(s.value(a))
+        u = p.encode(delta, bias=False)
+        s.backward(u, a, h, out=v)
+        # The objective is r.r + 2 r.z with z = v W, so that dz = 2 r and dy = 2 r + 2 z.
+        p.residual(h, x, out=dz).mul_(2 / p.batch)
+        p.decode(v, out=dy).mul_(2 / p.batch).add_(dz)
+        dv = p.encode(dz, bias=False)
+        s.backward(dv, a, h, out=du)
+        s.backward(p.encode(dy, bias=False), a, h, out=da)
+        if not s.piecewise_linear:
+            da.addcmul_(dv.mul_(u), s.curvature(a, h))
+        return da.sum(1), None

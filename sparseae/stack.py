@@ -1,0 +1,315 @@
+"""A stack: trials that train together as one batched tensor program (specification, "Words").
+
+The members of a stack share every shape, the model, the activation and the constraint; sigma2, the
+seed and the other numbers of `STACKABLE` differ. Weights stand in one tensor (S, m, n). On a GPU a
+step updates all members at once; on a CPU it updates one after the other, because one member's
+working set fits in the cache and a whole stack's does not. The code of a step is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sparseae import randomness
+from sparseae.activations import ACTIVATIONS
+from sparseae.coefficients import PerMember
+from sparseae.constraints import CONSTRAINTS, row_norms
+from sparseae.objectives import OBJECTIVES, Coefficients, Moments, Network, Pass
+from sparseae.trial import STACKABLE, Trial
+
+#: Noise for this many bytes is drawn at once and shared by the members with the same seed.
+_NOISE_BYTES = 4 << 20
+
+#: Samples a chunk of the measurement: large enough for the GEMM, small enough for the cache.
+_MEASURE_ROWS = 500
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of each member on the clean training set (eq. 14), (S,) each, float64.
+
+    Of a diverged member the numbers mean nothing.
+    """
+
+    diverged: Tensor  # bool
+    activation_fraction: Tensor
+    dead_units: Tensor  # int64
+    reconstruction_error: Tensor
+    regularization: Tensor | None
+    weight_norm_mean: Tensor
+    bias_mean: Tensor
+    pre_activation_mean: Tensor
+    units: Units
+
+
+@dataclass(frozen=True)
+class Units:
+    """The same a unit, (S, m) each, float64."""
+
+    activation_fraction: Tensor
+    pre_activation_mean: Tensor
+    bias: Tensor
+    weight_norm: Tensor
+
+
+class _Group:
+    """The members that a step updates at once: views into the stack's tensors."""
+
+    def __init__(self, stack: Stack, members: slice) -> None:
+        trials = stack.trials[members]
+        self.members = members
+        self.W, self.V = stack.W[members], stack.V[members]
+        self.b, self.vb = stack.b[members], stack.vb[members]
+        self.error = stack.error[members]
+        rows = [stack.seeds.index(trial.seed) for trial in trials]
+        #: Where the members' seeds stand among the stack's: a view for one member.
+        self.seed_rows: slice | Tensor = (
+            slice(rows[0], rows[0] + 1)
+            if len(rows) == 1
+            else torch.tensor(rows, device=stack.device)
+        )
+
+        def coefficient(values: list[float]) -> PerMember:
+            return PerMember(values, like=self.W)
+
+        training = [trial.training for trial in trials]
+        self.coefficients = Coefficients(
+            lam=coefficient([trial.sigma2 for trial in trials]),
+            sigma=coefficient([trial.sigma2**0.5 for trial in trials]),
+            rho=coefficient([t.rho for t in training]),
+        )
+        self.learning_rate = coefficient([t.learning_rate for t in training])
+        self.max_norm = coefficient([t.max_norm for t in training])
+        self.weight_decay = coefficient([t.weight_decay for t in training])
+        self._passes: dict[int, Pass] = {}
+        self._stack = stack
+
+    def buffers(self, batch: int) -> Pass:
+        """The step's buffers for minibatches of this size (the last of an epoch may be short)."""
+        if batch not in self._passes:
+            stack = self._stack
+            self._passes[batch] = Pass(
+                self.W, self.b, stack.activation, stack.objective.pairs, batch, stack.copies
+            )
+        return self._passes[batch]
+
+
+class Stack:
+    """Trials that train together.
+
+    Args:
+        trials: the members; equal in everything but the keys of `STACKABLE` and the epochs.
+        x: the prepared data, (N, n).
+        device: where to train; ``x`` is moved there.
+        dtype: float32 to train, float64 for the tests.
+
+    Raises:
+        ValueError: if the trials differ in more than a stack can hold.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        x: Tensor,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        _require_stackable(trials)
+        first = trials[0]
+        self.trials = tuple(trials)
+        self.training = first.training
+        self.device = torch.device(device)
+        self.x = x.to(self.device, dtype)
+        self.objective = OBJECTIVES[first.model]()
+        self.activation = ACTIVATIONS[first.activation]()
+        self.constraint = CONSTRAINTS[first.constraint]()
+        self.copies = self.objective.copies(first.training)
+        self.seeds = sorted({trial.seed for trial in trials})
+
+        size, m, n = len(trials), first.training.hidden_units, self.x.shape[1]
+        initial = {s: randomness.initial_weights(s, m, n) for s in self.seeds}
+        self.W = torch.stack([initial[t.seed] for t in trials]).to(self.device, dtype)
+        self.V = torch.zeros_like(self.W)
+        self.b = self.W.new_zeros(size, m)
+        self.vb = torch.zeros_like(self.b)
+        #: Sum of squared errors of the epoch's steps, to see a loss that was not finite.
+        self.error = self.W.new_zeros(size, 1, 1)
+        self.diverged = torch.zeros(size, dtype=torch.bool)
+
+        together = _members_together(self.device, size)
+        self._groups = [
+            _Group(self, slice(start, start + together)) for start in range(0, size, together)
+        ]
+        for group in self._groups:
+            self.constraint.project(group.W, group.max_norm)
+
+    @property
+    def batches(self) -> int:
+        """Steps an epoch; the last minibatch may be short."""
+        return -(-self.x.shape[0] // self.training.batch_size)
+
+    @cached_property
+    def _data_mean(self) -> Tensor:
+        return self.x.mean(0, dtype=torch.float64)
+
+    @torch.inference_mode()
+    def train_epoch(self, epoch: int) -> None:
+        """Train every member that has not diverged for one epoch; ``epoch`` counts from 1."""
+        active = [g for g in self._groups if not self.diverged[g.members].all()]
+        self.error.zero_()
+        for x, eps in self._minibatches(epoch):
+            # (steps, seeds, batch, inputs): each group does all steps while they are in the cache.
+            for group in active:
+                for step in range(x.shape[0]):
+                    noise = None if eps is None else eps[step][group.seed_rows]
+                    self._step(group, x[step][group.seed_rows], noise)
+        finite = [t.isfinite().flatten(1).all(1) for t in (self.W, self.b, self.error)]
+        self.diverged |= ~torch.stack(finite).all(0).cpu()
+
+    def _minibatches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Runs of steps: x (steps, seeds, B, n) and eps (steps, seeds, K, B, n)."""
+        samples, n = self.x.shape
+        order = torch.stack([randomness.minibatch_order(s, epoch, samples) for s in self.seeds])
+        order = order.to(self.device)
+        generators = [randomness.generator(s, "noise", epoch, self.device) for s in self.seeds]
+        batch = self.training.batch_size
+        bytes_a_step = (
+            len(self.seeds) * self.training.corruptions * batch * n * self.x.element_size()
+        )
+        run = max(1, _NOISE_BYTES // bytes_a_step)
+        full = samples // batch * batch
+        for start in range(0, samples, run * batch):
+            stop = min(start + run * batch, samples)
+            for low, high in ((start, min(stop, full)), (max(start, full), stop)):
+                if low >= high:
+                    continue
+                size = min(batch, high - low)
+                rows = order[:, low:high].unflatten(1, (-1, size)).transpose(0, 1)
+                x = self.x[rows]
+                yield x, self._noise(generators, x) if self.objective.stochastic else None
+
+    def _noise(self, generators: list[torch.Generator], x: Tensor) -> Tensor:
+        """eps ~ N(0, I), (steps, seeds, K, B, n); a step at a time, so that no run length shows."""
+        steps, seeds, batch, n = x.shape
+        # edae draws as many as dae does, and averages them.
+        eps = x.new_empty(steps, seeds, self.training.corruptions, batch, n)
+        for step in range(steps):
+            for seed, stream in enumerate(generators):
+                eps[step, seed].normal_(generator=stream)
+        return eps
+
+    def _step(self, group: _Group, x: Tensor, eps: Tensor | None) -> None:
+        """One step of SGD with momentum on the minibatch x (G, B, n)."""
+        p = group.buffers(x.shape[1])
+        db, factors = self.objective.gradient(p, x, eps, group.coefficients)
+        p.weight_gradient(group.V, self.training.momentum)
+        if factors is not None:
+            group.V.addcmul_(group.W, factors.unsqueeze(-1))
+        self.constraint.decay(group.V, group.W, group.weight_decay)
+        group.learning_rate.add_to(group.W, group.V, sign=-1)
+        self.constraint.project(group.W, group.max_norm)
+        if self.training.encoder_bias:
+            group.vb.mul_(self.training.momentum).add_(db)
+            group.b.sub_(group.learning_rate.times(group.vb))
+        dy = p.X_blocks[1].flatten(1).unsqueeze(1)
+        group.error.baddbmm_(dy, dy.mT)
+
+    @torch.inference_mode()
+    def measure(self) -> Measurement:
+        """Measure every member on the clean, full training set (eq. 14)."""
+        parts = [self._measure_group(group) for group in self._groups]
+        active, squares, moments = (torch.cat(part) for part in zip(*parts, strict=True))
+        samples = self.x.shape[0]
+        weight_norm = row_norms(self.W.double())
+        units = Units(
+            activation_fraction=active / samples,
+            # The mean of a linear map is the map of the mean.
+            pre_activation_mean=self.W.double() @ self._data_mean + self.b.double(),
+            bias=self.b.double(),
+            weight_norm=weight_norm,
+        )
+        values = Moments(mean=moments, weight_norm=weight_norm)
+        regularization = self.objective.regularization(values, self._coefficients64)
+        error = squares / samples
+        loss = error if regularization is None else error + regularization
+        self.diverged |= ~loss.isfinite().cpu()
+        return Measurement(
+            diverged=self.diverged.clone(),
+            activation_fraction=units.activation_fraction.mean(1).cpu(),
+            dead_units=(active == 0).sum(1).cpu(),
+            reconstruction_error=error.cpu(),
+            regularization=None if regularization is None else regularization.cpu(),
+            weight_norm_mean=weight_norm.mean(1).cpu(),
+            bias_mean=units.bias.mean(1).cpu(),
+            pre_activation_mean=units.pre_activation_mean.mean(1).cpu(),
+            units=units,
+        )
+
+    @cached_property
+    def _coefficients64(self) -> Coefficients:
+        like = self.W.new_empty(0, dtype=torch.float64)
+        return Coefficients(
+            lam=PerMember([t.sigma2 for t in self.trials], like),
+            sigma=PerMember([t.sigma2**0.5 for t in self.trials], like),
+            rho=PerMember([t.training.rho for t in self.trials], like),
+        )
+
+    def _measure_group(self, group: _Group) -> tuple[Tensor, Tensor, Tensor]:
+        """Active samples (G, m), squared error (G,) and the objective's moment (G, m)."""
+        members, m, n = group.W.shape
+        active = group.W.new_zeros(members, m, dtype=torch.float64)
+        squares = group.W.new_zeros(members, dtype=torch.float64)
+        moments = torch.zeros_like(active)
+        s, objective = self.activation, self.objective
+        net = Network(group.W, group.b)
+        residual = group.W.new_empty(members, _MEASURE_ROWS, n)
+        for x in self.x.split(_MEASURE_ROWS):
+            ones = x.new_ones(members, 1, x.shape[0])
+            a = net.encode(x.unsqueeze(0).expand(members, -1, -1))
+            h = s.value(a)
+            y = net.decode(h, out=residual[:, : x.shape[0]]).sub_(x)
+            squares += torch.linalg.vector_norm(y, dim=-1).double().square().sum(-1)
+            if (moment := objective.moment(a, h, s)) is not None:
+                moments += torch.bmm(ones, moment)[:, 0]
+            active += torch.bmm(ones, h.gt_(s.threshold))[:, 0]
+        return active, squares, moments / self.x.shape[0]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the next epoch depends on, beside the trials and the data."""
+        return {"W": self.W, "V": self.V, "b": self.b, "vb": self.vb, "diverged": self.diverged}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state_dict`, in place.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape.
+        """
+        own = self.state_dict()
+        shapes = {name: tensor.shape for name, tensor in own.items()}
+        if {name: tensor.shape for name, tensor in state.items()} != shapes:
+            raise ValueError("the checkpoint is not one of this stack")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+
+def _members_together(device: torch.device, size: int) -> int:
+    """How many members a step updates at once."""
+    return 1 if device.type == "cpu" else size
+
+
+def _require_stackable(trials: Sequence[Trial]) -> None:
+    def fixed(trial: Trial) -> dict:
+        values = trial.values()
+        return {k: v for k, v in values.items() if k not in STACKABLE and k != "epochs"}
+
+    first = fixed(trials[0])
+    for trial in trials[1:]:
+        other = fixed(trial)
+        differing = [key for key in first if first[key] != other[key]]
+        if differing:
+            raise ValueError(f"trials with different {', '.join(differing)} cannot share a stack")

@@ -1,0 +1,184 @@
+"""Every registered model x activation: the closed-form gradient against autograd, in float64."""
+
+import itertools
+
+import pytest
+import torch
+from torch.func import jacrev, vmap
+
+from sparseae.activations import ACTIVATIONS
+from sparseae.coefficients import PerMember
+from sparseae.objectives import OBJECTIVES, SAE, Coefficients, Pass
+
+MEMBERS, BATCH, INPUTS, UNITS, CORRUPTIONS = 3, 7, 5, 6, 4
+SIGMA2 = [0.0, 0.09, 1.0]
+
+
+def coefficients(like: torch.Tensor, rho: float = 0.0) -> Coefficients:
+    return Coefficients(
+        lam=PerMember(SIGMA2[: like.shape[0]], like),
+        sigma=PerMember([s**0.5 for s in SIGMA2[: like.shape[0]]], like),
+        rho=PerMember([rho] * like.shape[0], like),
+    )
+
+
+def problem(members: int = MEMBERS):
+    torch.manual_seed(0)
+    W = torch.randn(members, UNITS, INPUTS, dtype=torch.float64) / 2
+    b = torch.randn(members, UNITS, dtype=torch.float64) / 2
+    x = torch.randn(members, BATCH, INPUTS, dtype=torch.float64)
+    eps = torch.randn(members, CORRUPTIONS, BATCH, INPUTS, dtype=torch.float64)
+    return W, b, x, eps
+
+
+def closed_form(objective, activation, W, b, x, eps, c):
+    copies = CORRUPTIONS if objective.name == "dae" else 1
+    p = Pass(W, b, activation, objective.pairs, x.shape[1], copies)
+    db, factors = objective.gradient(p, x, eps, c)
+    dW = torch.zeros_like(W)
+    p.weight_gradient(dW, momentum=0.0)
+    if factors is not None:
+        dW += factors.unsqueeze(-1) * W
+    return dW, db
+
+
+def assert_close(actual, expected):
+    scale = expected.abs().max().clamp_min(1e-12)
+    assert ((actual - expected).abs().max() / scale).item() < 1e-9
+
+
+@pytest.mark.parametrize("members", [1, MEMBERS])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("model", OBJECTIVES)
+def test_gradient_is_autograds(model, activation, members):
+    objective, s = OBJECTIVES[model](), ACTIVATIONS[activation]()
+    W, b, x, eps = problem(members)
+    for rho in (0.0, 0.2):
+        c = coefficients(W, rho)
+        W_ref, b_ref = W.clone().requires_grad_(), b.clone().requires_grad_()
+        objective.value(W_ref, b_ref, x, eps, s, c).sum().backward()
+        with torch.inference_mode():
+            dW, db = closed_form(objective, s, W, b, x, eps, c)
+        assert_close(dW, W_ref.grad)
+        assert_close(db, b_ref.grad)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activation_derivatives_are_autograds(activation):
+    s = ACTIVATIONS[activation]()
+    a = torch.linspace(-4, 4, 40, dtype=torch.float64).requires_grad_()  # no zero, no ties
+    h = s.value(a)
+    (slope,) = torch.autograd.grad(h.sum(), a, create_graph=True)
+    torch.testing.assert_close(s.slope(a, h), slope, rtol=1e-12, atol=1e-14)
+    if s.piecewise_linear:
+        assert not s.curvature(a, h).any()
+    else:
+        (curvature,) = torch.autograd.grad(slope.sum(), a)
+        torch.testing.assert_close(s.curvature(a, h), curvature, rtol=1e-10, atol=1e-12)
+    dh = torch.randn_like(a)
+    out = torch.empty_like(a).detach()
+    with torch.no_grad():
+        s.backward(dh, a, h, out)
+    torch.testing.assert_close(out, (dh * slope).detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_relu_has_no_slope_at_zero():
+    s = ACTIVATIONS["relu"]()
+    zero = torch.zeros(1)
+    assert s.slope(zero, s.value(zero)).item() == 0
+
+
+def encoder_jacobians(W, b, x, s):
+    """dh/dx of each sample by autograd, (B, m, n)."""
+    return vmap(jacrev(lambda v: s.value(W @ v + b)))(x)
+
+
+@pytest.mark.parametrize("activation", [a for a in ACTIVATIONS if a != "maxout"])
+def test_remark_1_cae_is_the_jacobians_norm(activation):
+    s = ACTIVATIONS[activation]()
+    W, b, x, _ = problem(1)
+    c = Coefficients(*(PerMember([1.0], W),) * 3)
+    jacobian = encoder_jacobians(W[0], b[0], x[0], s)
+    value = OBJECTIVES["cae"]().value(W, b, x, None, s, c)
+    plain = OBJECTIVES["ae"]().value(W, b, x, None, s, c)
+    torch.testing.assert_close(value - plain, jacobian.square().sum((1, 2)).mean().reshape(1))
+
+
+@pytest.mark.parametrize("activation", [a for a in ACTIVATIONS if a != "maxout"])
+def test_remark_2_mdae_is_eq_10(activation):
+    """1/2 lambda sum_i sum_j (d2 l / d h_j^2) (d h_j / d x_i)^2, all derivatives by autograd."""
+    s = ACTIVATIONS[activation]()
+    W, b, x, _ = problem(1)
+    c = Coefficients(*(PerMember([1.0], W),) * 3)
+    jacobian = encoder_jacobians(W[0], b[0], x[0], s)
+
+    def reconstruction_loss(h, v):
+        return (h @ W[0] - v).square().sum()
+
+    h = s.value(x[0] @ W[0].T + b[0])
+    hessians = vmap(torch.func.hessian(reconstruction_loss))(h, x[0])
+    expected = (0.5 * hessians.diagonal(dim1=1, dim2=2).unsqueeze(-1) * jacobian.square()).sum(
+        (1, 2)
+    )
+    value = OBJECTIVES["mdae"]().value(W, b, x, None, s, c)
+    plain = OBJECTIVES["ae"]().value(W, b, x, None, s, c)
+    torch.testing.assert_close(value - plain, expected.mean().reshape(1))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_edae_term_is_the_losses_directional_derivative(activation):
+    s = ACTIVATIONS[activation]()
+    W, b, x, eps = problem(1)
+    c = Coefficients(*(PerMember([1.0], W),) * 3)
+    delta = eps.mean(1)
+
+    def loss_at(t):
+        return (s.value((x + t * delta) @ W.mT + b.unsqueeze(1)) @ W - x).square().sum(-1).mean(-1)
+
+    t = 1e-6
+    difference = (loss_at(t) - loss_at(-t)) / (2 * t)
+    value = OBJECTIVES["edae"]().value(W, b, x, eps, s, c)
+    plain = OBJECTIVES["ae"]().value(W, b, x, None, s, c)
+    torch.testing.assert_close(value - plain, difference, rtol=1e-6, atol=1e-8)
+
+
+def test_mdae_equals_cae_when_weights_have_length_one():
+    """Footnote 3."""
+    s = ACTIVATIONS["sigmoid"]()
+    W, b, x, _ = problem()
+    W = torch.nn.functional.normalize(W, dim=-1)
+    c = coefficients(W)
+    torch.testing.assert_close(
+        OBJECTIVES["mdae"]().value(W, b, x, None, s, c),
+        OBJECTIVES["cae"]().value(W, b, x, None, s, c),
+    )
+
+
+def test_sae_is_eq_13_below_099_and_its_tangent_beyond():
+    sae, none = SAE(), torch.zeros(1, 1, dtype=torch.float64)
+    rho = torch.tensor([[-0.5, 0.0, 0.5, 0.98]], dtype=torch.float64)
+    torch.testing.assert_close(sae.f(rho, none), -torch.log(1 - rho))
+    edge = torch.tensor([[0.99]], dtype=torch.float64)
+    for beyond in (0.99, 1.0, 7.0):
+        expected = -torch.log(1 - edge) + 100 * (beyond - edge)
+        torch.testing.assert_close(sae.f(torch.full_like(edge, beyond), none), expected)
+
+
+def test_sae_with_a_target_is_eq_12():
+    sae, target = SAE(), torch.full((1, 1), 0.05, dtype=torch.float64)
+    rho = torch.tensor([[0.01, 0.05, 0.5, 0.9]], dtype=torch.float64)
+    kl = 0.05 * torch.log(0.05 / rho) + 0.95 * torch.log(0.95 / (1 - rho))
+    torch.testing.assert_close(sae.f(rho, target), kl)
+    assert sae.f(torch.zeros_like(target), target).isfinite()
+    assert sae.f_slope(torch.zeros_like(target), target).item() < 0
+
+
+@pytest.mark.parametrize(("model", "activation"), list(itertools.product(OBJECTIVES, ACTIVATIONS)))
+def test_sigma2_zero_is_the_plain_autoencoder(model, activation):
+    s = ACTIVATIONS[activation]()
+    W, b, x, eps = problem(1)
+    c = coefficients(W)
+    torch.testing.assert_close(
+        OBJECTIVES[model]().value(W, b, x, eps, s, c),
+        OBJECTIVES["ae"]().value(W, b, x, eps, s, c),
+    )

@@ -1,0 +1,194 @@
+"""The stacked engine: a member's numbers are the trial's own, whatever stack it ran in."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+
+from sparseae import stack as stack_module
+from sparseae.activations import ACTIVATIONS
+from sparseae.coefficients import PerMember
+from sparseae.constraints import CONSTRAINTS
+from sparseae.objectives import OBJECTIVES, Coefficients
+from sparseae.stack import Stack
+from sparseae.trial import Training, Trial
+
+TRAINING = Training(
+    hidden_units=8,
+    batch_size=10,
+    learning_rate=0.002,
+    corruptions=2,
+    max_norm=0.8,
+    weight_decay=0.1,
+)
+
+
+def data(samples: int = 57, inputs: int = 6) -> torch.Tensor:
+    return torch.randn(samples, inputs, generator=torch.Generator().manual_seed(1))
+
+
+def trials(
+    model="dae",
+    activation="relu",
+    constraint="unit_norm",
+    sigma2=(0.0, 0.25, 1.0),
+    seeds=(0, 1),
+    **training,
+):
+    return [
+        Trial(model=model, activation=activation, sigma2=s2, constraint=constraint, dataset="d",
+              seed=seed, training=dataclasses.replace(TRAINING, **training))
+        for s2, seed in itertools.product(sigma2, seeds)
+    ]  # fmt: skip
+
+
+def trained(members, x, epochs=3, **options) -> Stack:
+    stack = Stack(members, x, **options)
+    for epoch in range(1, epochs + 1):
+        stack.train_epoch(epoch)
+    return stack
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("model", OBJECTIVES)
+def test_a_member_is_the_trial_alone(model, activation, constraint):
+    members, x = trials(model, activation, constraint), data()
+    together = trained(members, x)
+    for row, trial in enumerate(members):
+        alone = trained([trial], x)
+        assert torch.equal(together.W[row], alone.W[0])
+        assert torch.equal(together.b[row], alone.b[0])
+        assert together.measure().activation_fraction[row] == alone.measure().activation_fraction[0]
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("model", OBJECTIVES)
+def test_one_batched_step_is_the_members_steps(model, activation, constraint, monkeypatch):
+    """The path of a GPU, all members in one group, on CPU tensors."""
+    members, x = trials(model, activation, constraint), data()
+    apart = trained(members, x, dtype=torch.float64)
+    monkeypatch.setattr(stack_module, "_members_together", lambda device, size: size)
+    batched = trained(members, x, dtype=torch.float64)
+    torch.testing.assert_close(batched.W, apart.W, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(batched.b, apart.b, rtol=1e-9, atol=1e-11)
+    one, other = batched.measure(), apart.measure()
+    for name in ("activation_fraction", "dead_units", "reconstruction_error", "weight_norm_mean"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name))
+    if one.regularization is not None:
+        torch.testing.assert_close(one.regularization, other.regularization)
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+@pytest.mark.parametrize("model", OBJECTIVES)
+def test_training_is_sgd_with_momentum_on_the_objective(model, constraint):
+    """Against torch.optim.SGD on autograd's gradient, over the same minibatches and noise."""
+    (trial,) = trials(model, "softplus", constraint, sigma2=(0.25,), seeds=(3,))
+    x = data().double()
+    stack = Stack([trial], x, dtype=torch.float64)
+    W, b = (t.clone().requires_grad_() for t in (stack.W, stack.b))
+    optimizer = torch.optim.SGD(
+        [{"params": [W], "weight_decay": 0.1 if constraint == "weight_decay" else 0.0},
+         {"params": [b]}], lr=0.002, momentum=0.9,
+    )  # fmt: skip
+    number = PerMember([0.25], stack.W)
+    c = Coefficients(lam=number, sigma=PerMember([0.5], stack.W), rho=PerMember([0.0], stack.W))
+    for epoch in (1, 2):
+        for run, noise in stack._minibatches(epoch):
+            for step in range(run.shape[0]):
+                eps = None if noise is None else noise[step]
+                optimizer.zero_grad()
+                stack.objective.value(W, b, run[step], eps, stack.activation, c).sum().backward()
+                optimizer.step()
+                with torch.no_grad():
+                    norms = W.norm(dim=-1, keepdim=True)
+                    if constraint == "unit_norm":
+                        W /= norms
+                    elif constraint == "max_norm":
+                        W *= (0.8 / norms).clamp(max=1)
+        stack.train_epoch(epoch)
+    torch.testing.assert_close(stack.W, W.detach(), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(stack.b, b.detach(), rtol=1e-9, atol=1e-11)
+
+
+def test_same_seed_shares_weights_order_and_noise():
+    x = data()
+    one = Stack(trials("dae", "relu", sigma2=(0.0,), seeds=(5,)), x)
+    other = Stack(trials("edae", "sigmoid", "none", sigma2=(1.0,), seeds=(4, 5)), x)
+    shared = torch.nn.functional.normalize(other.W[1], dim=-1)
+    torch.testing.assert_close(one.W[0], shared)
+    for (x1, eps1), (x2, eps2) in zip(one._minibatches(1), other._minibatches(1), strict=True):
+        assert torch.equal(x1[:, 0], x2[:, 1])
+        assert torch.equal(eps1[:, 0], eps2[:, 1])
+
+
+def test_an_epoch_visits_every_sample_once():
+    x = torch.arange(57.0).unsqueeze(1).expand(-1, 6)
+    stack = Stack(trials(seeds=(0,)), x)
+    seen = torch.cat([run[:, 0, :, 0].flatten() for run, _ in stack._minibatches(1)])
+    assert torch.equal(seen.sort().values, torch.arange(57.0))
+    again = torch.cat([run[:, 0, :, 0].flatten() for run, _ in stack._minibatches(2)])
+    assert not torch.equal(seen, again)
+
+
+def test_a_diverged_member_harms_no_neighbour():
+    x = data() * 5
+    calm = trials("cae", "softplus", "none", seeds=(0,), learning_rate=0.0005)
+    wild = trials("cae", "softplus", "none", seeds=(0,), sigma2=(0.25,), learning_rate=50.0)
+    stack = trained([calm[0], *wild, *calm[1:]], x)
+    measured = stack.measure()
+    assert measured.diverged.tolist() == [False, True, False, False]
+    alone = trained(calm, x)
+    assert torch.equal(stack.W[[0, 2, 3]], alone.W)
+    assert torch.equal(measured.activation_fraction[[0, 2, 3]], alone.measure().activation_fraction)
+
+
+def test_measurements_are_their_definitions():
+    x = data()
+    stack = trained(trials("cae", "sigmoid", "none"), x)
+    measured = stack.measure()
+    for row in range(stack.W.shape[0]):
+        W, b = stack.W[row].double(), stack.b[row].double()
+        a = x.double() @ W.T + b
+        h = a.sigmoid()
+        active = h > 0.1
+        assert measured.activation_fraction[row] == pytest.approx(active.double().mean().item())
+        assert measured.dead_units[row] == (~active.any(0)).sum()
+        error = (h @ W - x).square().sum(1).mean().item()
+        assert measured.reconstruction_error[row] == pytest.approx(error, rel=1e-5)
+        penalty = ((h * (1 - h)).square() * W.square().sum(1)).sum(1).mean().item()
+        sigma2 = stack.trials[row].sigma2
+        assert measured.regularization[row] == pytest.approx(sigma2 * penalty, rel=1e-5)
+        assert measured.pre_activation_mean[row] == pytest.approx(a.mean().item(), rel=1e-5)
+        assert measured.bias_mean[row] == pytest.approx(b.mean().item(), rel=1e-5)
+        assert measured.weight_norm_mean[row] == pytest.approx(W.norm(dim=1).mean().item())
+
+
+def test_without_an_encoder_bias_it_stays_zero():
+    stack = trained(trials("sae", "sigmoid", encoder_bias=False), data())
+    assert not stack.b.any()
+
+
+def test_a_state_goes_on_as_if_uninterrupted():
+    x = data()
+    through = trained(trials(), x, epochs=4)
+    before = trained(trials(), x, epochs=2)
+    resumed = Stack(trials(), x)
+    resumed.load_state_dict({k: v.clone() for k, v in before.state_dict().items()})
+    for epoch in (3, 4):
+        resumed.train_epoch(epoch)
+    assert torch.equal(resumed.W, through.W)
+    assert torch.equal(resumed.b, through.b)
+
+
+def test_what_cannot_share_a_stack_is_named():
+    with pytest.raises(ValueError, match="activation"):
+        Stack([*trials(activation="relu"), *trials(activation="tanh")], data())
+
+
+def test_no_autograd_graph_is_made():
+    stack = trained(trials("cae", "sigmoid"), data(), epochs=1)
+    assert not stack.W.requires_grad
+    assert stack.W.grad_fn is None
