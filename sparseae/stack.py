@@ -103,7 +103,7 @@ class Stack:
     """Trials that train together.
 
     Args:
-        trials: the members; equal in everything but the keys of `STACKABLE` and the epochs.
+        trials: the members; equal in everything but the keys of `STACKABLE`.
         x: the prepared data, (N, n).
         device: where to train; ``x`` is moved there.
         dtype: float32 to train, float64 for the tests.
@@ -147,6 +147,13 @@ class Stack:
         ]
         for group in self._groups:
             self.constraint.project(group.W, group.max_norm)
+
+    @property
+    def device_name(self) -> str:
+        """What the results call the device: ``cpu`` or the card's name."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return self.device.type
 
     @property
     def batches(self) -> int:
@@ -265,6 +272,8 @@ class Stack:
         active = group.W.new_zeros(members, m, dtype=torch.float64)
         squares = group.W.new_zeros(members, dtype=torch.float64)
         moments = torch.zeros_like(active)
+        if self.diverged[group.members].all():
+            return active, squares, moments
         s, objective = self.activation, self.objective
         net = Network(group.W, group.b)
         residual = group.W.new_empty(members, _MEASURE_ROWS, n)
@@ -305,7 +314,7 @@ def _members_together(device: torch.device, size: int) -> int:
 def _require_stackable(trials: Sequence[Trial]) -> None:
     def fixed(trial: Trial) -> dict:
         values = trial.values()
-        return {k: v for k, v in values.items() if k not in STACKABLE and k != "epochs"}
+        return {k: v for k, v in values.items() if k not in STACKABLE}
 
     first = fixed(trials[0])
     for trial in trials[1:]:

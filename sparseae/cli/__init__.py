@@ -24,3 +24,7 @@ def main() -> None:
     except RequestError as error:
         typer.echo(f"sparseae: {error}", err=True)
         raise SystemExit(2) from None
+
+
+# Each registers its commands on `app`.
+from sparseae.cli import data, plan, run  # noqa: E402, F401

@@ -1,0 +1,72 @@
+"""``sparseae plan``: what would run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparseae.cli import app
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Argument(help="YAML file of the sweep.")],
+    set_values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the configuration, repeatable."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Tune trials at once; default: this machine's CPUs.")
+    ] = None,
+) -> None:
+    """Show what would run: trials, epochs, memory, work, estimated time. Trains nothing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sparseae.sweep.config import Sweep
+    from sparseae.sweep.plan import make_plan
+
+    sweep = Sweep.load(config, set_values or ())
+    at_once = workers or max(1, int((os.cpu_count() or 1) / sweep.resources.cpu))
+    made = make_plan(sweep, at_once)
+    table = Table(show_header=False, box=None)
+    table.add_column(style="dim")
+    table.add_column()
+    left_out = [
+        f"{count:,} {word}"
+        for count, word in ((made.excluded, "excluded"), (made.merged, "equal to another"))
+        if count
+    ]
+    table.add_row("sweep", sweep.name)
+    table.add_row("trials", f"{made.trials:,}" + (f" ({', '.join(left_out)})" if left_out else ""))
+    table.add_row("Tune trials", f"{made.tune_trials:,} for {made.workers:,} at once")
+    table.add_row("epochs", f"{made.epochs:,}")
+    table.add_row("samples", f"{made.samples:,}")
+    table.add_row("memory", f"{_bytes(made.largest_memory)} for the largest Tune trial")
+    table.add_row("checkpoints", _bytes(made.checkpoint_bytes))
+    table.add_row("work", f"{made.flops / 1e12:,.1f} TFLOP")
+    table.add_row(
+        "time",
+        f"about {_duration(made.seconds)} on {made.workers} CPU workers, at the "
+        f"{made.rate / 1e9:.0f} GFLOP/s measured on one core of this machine",
+    )
+    Console().print(table)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

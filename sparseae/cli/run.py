@@ -1,0 +1,116 @@
+"""``sparseae run``: train what is left of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparseae.cli import app
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+#: Trials in the closing table; a larger sweep is for ``sparseae analyze``.
+_TABLE_ROWS = 48
+
+#: With more values of sigma2 than this the closing table has two digits, to fit 80 columns.
+_WIDE = 8
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML file of the sweep.")],
+    results: Annotated[
+        str, typer.Option(help="Folder or URL (s3://...) under which NAME/ is written.")
+    ] = "results",
+    set_values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the configuration, repeatable."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster; without it Ray starts on this machine.")
+    ] = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Train in this process, without Ray.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete what a sweep of this name left before.")
+    ] = False,
+) -> None:
+    """Train a sweep; run again, it goes on where it stopped."""
+    from rich.console import Console
+
+    from sparseae import sweep as sweeps
+    from sparseae.cli.view import RunView
+    from sparseae.errors import RequestError
+
+    if address and in_process:
+        raise RequestError("--address and --in-process exclude each other")
+    console = Console()
+    with RunView(console) as view:
+        done = sweeps.run(
+            config,
+            results=results,
+            set_values=set_values or (),
+            address=address,
+            in_process=in_process,
+            overwrite=overwrite,
+            observer=view,
+        )
+    if done.interrupted:
+        console.print(
+            f"Stopped with {len(done.failed):,} of {done.trials:,} trials unfinished. "
+            "The same command goes on from the last checkpoints.",
+            highlight=False,
+        )
+        raise typer.Exit(130)
+    frame = done.frame
+    for part in _final(frame):
+        console.print(part, highlight=False)
+    console.print(f"results: {done.place}", highlight=False, soft_wrap=True)
+    if done.failed:
+        console.print(
+            f"[red]{len(done.failed):,} of {done.trials:,} trials failed[/]: "
+            f"{next(iter(done.failed.values()))}. The same command tries them again.",
+            highlight=False,
+        )
+        raise typer.Exit(1)
+
+
+def _final(frame: pd.DataFrame) -> Iterator[Table | str]:
+    """Final activation fractions by model, activation and sigma2; means over the seeds."""
+    from rich import box
+    from rich.table import Table
+
+    last = frame.loc[frame.groupby("trial_id")["epoch"].idxmax()]
+    wide = last.pivot_table(
+        index=["dataset", "constraint", "activation", "model"],
+        columns="sigma2",
+        values="activation_fraction",
+        aggfunc="mean",
+    )
+    digits = 3 if len(wide.columns) <= _WIDE else 2
+    for (dataset, constraint), rows in wide.head(_TABLE_ROWS).groupby(level=[0, 1]):
+        table = Table(
+            title=f"{dataset}, {constraint}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+            title_justify="left", title_style="bold",
+        )  # fmt: skip
+        table.add_column("sigma2", no_wrap=True)
+        for sigma2 in wide.columns:
+            table.add_column(f"{sigma2:g}", justify="right", no_wrap=True)
+        for (_, _, activation, model), values in rows.iterrows():  # type: ignore[misc]
+            cells = ["-" if value != value else f"{value:.{digits}f}" for value in values]
+            table.add_row(f"{activation} {model}", *cells)
+        yield table
+    seeds = last["seed"].nunique()
+    diverged = int((last["status"] == "diverged").sum())
+    words = ["Final activation fractions" + (f", means over {seeds} seeds" if seeds > 1 else "")]
+    if diverged:
+        words.append(f"{diverged:,} diverged trials left out")
+    if len(wide) > _TABLE_ROWS:
+        words.append(f"the first {_TABLE_ROWS} of {len(wide)} curves (sparseae analyze has all)")
+    yield "; ".join(words) + "."

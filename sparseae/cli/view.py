@@ -1,0 +1,140 @@
+"""What a person sees while a sweep runs: one bar and the trials in flight, or plain lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sparseae.sweep.config import Sweep
+    from sparseae.sweep.runner import Task
+    from sparseae.trial import Trial
+
+#: Tune trials shown at once; more than that is no longer read.
+_SHOWN = 12
+
+#: Without a terminal: a line at most this often.
+_LINE_SECONDS = 10.0
+
+
+class RunView:
+    """Shows a run (`sparseae.sweep.runner.Observer`). Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._terminal = console.is_terminal
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} epochs"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False, compact=True),
+            console=console,
+            expand=True,
+        )
+        self._bar = self._progress.add_task("waiting", total=1)
+        self._live: Live | None = None
+        self._in_flight: dict[int, tuple[Task, Sequence[Mapping[str, Any]]]] = {}
+        self._seen: dict[str, int] = {}
+        self._diverged: set[str] = set()
+        self._spoke = self._began = time.monotonic()
+        self._total = self._done = self._at_start = 0
+
+    def __enter__(self) -> RunView:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live is not None:
+            self._live.update(self._progress)
+            self._live.stop()
+
+    def started(self, sweep: Sweep, left: Sequence[Trial], tasks: Sequence[Task]) -> None:
+        total = len(sweep.trials())
+        done = total - len(left)
+        if not left:
+            self.note(f"{sweep.name}: all {total:,} trials are finished, nothing to train")
+            return
+        resumed = f" ({done:,} of {total:,} finished before)" if done else ""
+        self.note(f"{sweep.name}: {len(left):,} trials in {len(tasks):,} Tune trials{resumed}")
+        self._total = sum(trial.training.epochs + 1 for trial in left)
+        self._done = self._at_start = 0
+        self._began = time.monotonic()
+        self._progress.update(self._bar, total=self._total, description=sweep.name)
+        if self._terminal:
+            self._live = Live(self._progress, console=self._console, refresh_per_second=4)
+            self._live.start()
+
+    def note(self, message: str) -> None:
+        self._console.print(message, highlight=False, soft_wrap=True)
+
+    def rows(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            trial_id, epoch = row["trial_id"], row["epoch"]
+            if epoch > self._seen.get(trial_id, -1):
+                self._done += epoch - self._seen.get(trial_id, -1)
+                self._seen[trial_id] = epoch
+            if row["status"] == "diverged" and trial_id not in self._diverged:
+                self._diverged.add(trial_id)
+                self.note(
+                    f"[yellow]diverged[/] at epoch {epoch}: {task.label} "
+                    f"sigma2={row['sigma2']:g} seed={row['seed']}"
+                )
+        if rows:
+            self._in_flight[task.index] = (task, rows[-len(task.trials) :])
+        self._show()
+
+    def finished(self, task: Task) -> None:
+        self._in_flight.pop(task.index, None)
+        self._show()
+
+    def failed(self, task: Task, message: str) -> None:
+        self._in_flight.pop(task.index, None)
+        self.note(f"[red]failed[/]: {task.label} ({len(task.trials)} trials): {message}")
+        self._show()
+
+    def _show(self) -> None:
+        self._progress.update(self._bar, completed=self._done)
+        if self._live is not None:
+            self._live.update(Group(self._table(), self._progress))
+        elif self._total and time.monotonic() - self._spoke > _LINE_SECONDS:
+            self._spoke = time.monotonic()
+            share = self._done / self._total
+            elapsed = self._spoke - self._began
+            left = f", {elapsed * (1 / share - 1):.0f} s left" if share > 0.02 else ""
+            self.note(f"{self._done:,}/{self._total:,} epochs ({share:.0%}){left}")
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("training", no_wrap=True, ratio=1)
+        table.add_column("trials", justify="right")
+        table.add_column("epoch", justify="right")
+        table.add_column("active", justify="right")
+        table.add_column("dead units", justify="right")
+        for task, rows in list(self._in_flight.values())[:_SHOWN]:
+            sound = [row for row in rows if row["status"] == "ok"]
+            epoch = f"{rows[-1]['epoch']}/{task.trials[0].training.epochs}"
+            table.add_row(
+                task.label,
+                str(len(task.trials)),
+                epoch,
+                _span([row["activation_fraction"] for row in sound], "{:.3f}"),
+                _span([row["dead_units"] for row in sound], "{:d}"),
+            )
+        if (more := len(self._in_flight) - _SHOWN) > 0:
+            table.add_row(f"and {more} more", "", "", "", "")
+        return table
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    """The smallest and largest of the members' values."""
+    if not values:
+        return "-"
+    low, high = form.format(min(values)), form.format(max(values))
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,85 @@
+"""Data sets, prepared for training. numpy only; one file a data set.
+
+A new one is a class that derives from `Source`, in a file that is imported here.
+"""
+
+from __future__ import annotations
+
+from sparseae.data.cifar10 import CIFAR10
+from sparseae.data.dataset import SOURCES, Dataset, Source
+from sparseae.data.digits import Digits
+from sparseae.data.gaussian import Gaussian
+from sparseae.data.matrix import Matrix
+from sparseae.data.mnist import MNIST
+from sparseae.data.photo_patches import PhotoPatches
+from sparseae.errors import RequestError, nearest
+
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "SOURCES",
+    "Dataset",
+    "Digits",
+    "Gaussian",
+    "Matrix",
+    "PhotoPatches",
+    "Source",
+    "check",
+    "prepare",
+    "shape",
+    "source",
+]
+
+
+def source(name: str) -> Source:
+    """The data set of this name, or the file at this path.
+
+    Raises:
+        RequestError: if there is none.
+    """
+    if name in SOURCES:
+        return SOURCES[name]()
+    if "/" in name or name.endswith((".npy", ".parquet")):
+        return Matrix(name)
+    raise RequestError(
+        f"unknown data set {name!r}; {nearest(name, SOURCES)} (or the path of a .npy or .parquet)"
+    )
+
+
+def check(name: str) -> None:
+    """Refuse a name or a file that cannot be used, before anything starts.
+
+    Raises:
+        RequestError: in one line.
+    """
+    source(name).check()
+
+
+def shape(name: str, *, samples: int, gaussian_inputs: int = 64) -> tuple[int, int]:
+    """(samples used, inputs) of a data set, without preparing it."""
+    return source(name).shape(samples, gaussian_inputs)
+
+
+def prepare(
+    name: str,
+    *,
+    samples: int,
+    whiten: bool = False,
+    data_seed: int = 0,
+    gaussian_inputs: int = 64,
+) -> Dataset:
+    """Load and prepare a data set.
+
+    Args:
+        name: of a data set, or the path of a .npy or .parquet matrix.
+        samples: at most so many; a smaller data set is used whole.
+        whiten: ZCA instead of standardization, so that Assumption 1 holds.
+        data_seed: of patch positions, random subsets and the gaussian data.
+        gaussian_inputs: dimensions of the data set ``gaussian``.
+
+    Raises:
+        RequestError: in one line that names the file and what is wrong with it.
+    """
+    return source(name).prepare(
+        samples, whiten=whiten, data_seed=data_seed, gaussian_inputs=gaussian_inputs
+    )

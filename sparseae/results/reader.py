@@ -1,0 +1,113 @@
+"""Reading results: one table from one or several folders. Neither torch nor Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from sparseae.errors import RequestError
+from sparseae.results.location import Location
+from sparseae.results.schema import EPOCH_FIELDS
+
+
+def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
+    """The epochs of one or several sweeps as one table (specification, "Results").
+
+    Args:
+        places: folders or URLs, ``DIR/NAME``.
+
+    Raises:
+        RequestError: in one line, where a folder or its files cannot be used.
+    """
+    several = [places] if isinstance(places, str | Path) else list(places)
+    tables = [_table(Location.of(place), "epochs") for place in several]
+    for place, table in zip(several, tables, strict=True):
+        missing = [f.name for f in EPOCH_FIELDS if f.name not in table.column_names]
+        if missing:
+            raise RequestError(f"{place}: the epochs have no column {', '.join(missing)}")
+    return _frame(tables)
+
+
+def load_units(place: str | Path) -> pd.DataFrame:
+    """The units at the last epoch: one row a unit.
+
+    Raises:
+        RequestError: in one line, where there are none or they cannot be read.
+    """
+    return _frame([_table(Location.of(place), "units")])
+
+
+def load_weights(place: str | Path, trial_id: str) -> dict[str, np.ndarray]:
+    """Final weights of a trial that ran with ``keep_weights``: ``W`` (m, n) and ``b`` (m,).
+
+    Raises:
+        RequestError: where they were not kept or cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as load_tensors
+
+    file = Location.of(place) / "weights" / f"{trial_id}.safetensors"
+    if not file.exists():
+        raise RequestError(f"{file}: there is no such file; the sweep needs keep_weights: true")
+    try:
+        return load_tensors(file.read_bytes())
+    except (SafetensorError, OSError) as error:
+        raise RequestError(f"{file}: cannot be read: {error}") from None
+
+
+def provenance(place: str | Path) -> dict[str, Any]:
+    """Where results come from: configuration, versions, git commit, the data sets' fingerprints."""
+    location = Location.of(place)
+    known: dict[str, Any] = {}
+    for file in _files(location, "epochs"):
+        metadata = pq.read_schema(file.path, filesystem=file.filesystem).metadata or {}
+        for key, value in metadata.items():
+            name = key.decode()
+            if name.startswith("sparseae."):
+                text = value.decode()
+                short = name.removeprefix("sparseae.")
+                known[short] = json.loads(text) if short in ("versions", "datasets") else text
+    configuration = location / "sweep.yaml"
+    if configuration.exists():
+        known["configuration"] = yaml.safe_load(configuration.read_bytes())
+    return known
+
+
+def _files(location: Location, kind: str) -> list[Location]:
+    if not location.exists():
+        raise RequestError(f"{location}: there is no such folder")
+    files = (location / kind).files(".parquet")
+    if not files:
+        raise RequestError(f"{location}: has no {kind}/*.parquet; is it the folder of a sweep?")
+    return files
+
+
+def _table(location: Location, kind: str) -> pa.Table:
+    tables = []
+    for file in _files(location, kind):
+        try:
+            # Without the metadata: parts of a sweep may come from several versions.
+            table = pq.ParquetFile(file.path, filesystem=file.filesystem).read()
+            tables.append(table.replace_schema_metadata(None))
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise RequestError(f"{file}: cannot be read: {reason}") from None
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise RequestError(f"{location}: {kind} differ in their columns: {error}") from None
+
+
+def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    except pa.ArrowException as error:
+        raise RequestError(f"the folders differ in their columns: {error}") from None

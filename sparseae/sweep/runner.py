@@ -1,0 +1,372 @@
+"""Running a sweep: what is left to do, the data, the pieces, and the results they leave."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from sparseae import data
+from sparseae.errors import RequestError
+from sparseae.results.location import Location
+from sparseae.results.store import Store
+from sparseae.sweep.config import Sweep, difference
+from sparseae.sweep.piece import STATE_FILE, Checkpoint
+from sparseae.sweep.plan import StackPlan, cut, stacks
+from sparseae.trial import TRAINING_TYPES, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The folder of checkpoints under ``DIR/NAME``; Tune's own storage too.
+CHECKPOINTS = "checkpoints"
+
+#: What prepares a data set: its name and the training keys that it depends on.
+DataKey = tuple[str, int, bool, int, int]
+
+
+def data_key(trial: Trial) -> DataKey:
+    """Trials with the same key train on the same matrix."""
+    t = trial.training
+    return (trial.dataset, t.samples, t.whiten, t.data_seed, t.gaussian_inputs)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece to train: its trials, and the checkpoints they go on from (all of one epoch)."""
+
+    index: int
+    trials: tuple[Trial, ...]
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What its trials share, for people."""
+        t = self.trials[0]
+        return f"{t.model} {t.activation} {t.constraint} {t.dataset}"
+
+
+class Observer(Protocol):
+    """Who wants to know how a run goes on."""
+
+    def started(self, sweep: Sweep, left: Sequence[Trial], tasks: Sequence[Task]) -> None: ...
+    def note(self, message: str) -> None: ...
+    def rows(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def finished(self, task: Task) -> None: ...
+    def failed(self, task: Task, message: str) -> None: ...
+
+
+class Quiet:
+    """An observer that says nothing."""
+
+    def started(self, sweep: Sweep, left: Sequence[Trial], tasks: Sequence[Task]) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        pass
+
+    def rows(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> None:
+        pass
+
+    def finished(self, task: Task) -> None:
+        pass
+
+    def failed(self, task: Task, message: str) -> None:
+        pass
+
+
+class Recorder:
+    """Takes what pieces report, to the store and to the observer."""
+
+    def __init__(self, store: Store, observer: Observer) -> None:
+        self._store = store
+        self._observer = observer
+        self.finished_tasks: set[int] = set()
+        self.failures: dict[int, str] = {}
+
+    def rows(
+        self, task: Task, rows: Sequence[Mapping[str, Any]], units: pa.Table | None = None
+    ) -> None:
+        self._store.add(rows, units)
+        self._observer.rows(task, rows)
+
+    def finished(self, task: Task) -> None:
+        self.finished_tasks.add(task.index)
+        self.failures.pop(task.index, None)
+        self._observer.finished(task)
+
+    def failed(self, task: Task, message: str) -> None:
+        self.failures[task.index] = message
+        self._observer.failed(task, message)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that an executor needs to train a sweep's tasks."""
+
+    sweep: Sweep
+    location: Location
+    tasks: Callable[[int], Sequence[Task]]
+    datasets: Mapping[DataKey, Any]  # numpy arrays (N, n)
+    recorder: Recorder
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run left behind.
+
+    Attributes:
+        place: the sweep's folder or URL, ``DIR/NAME``.
+        trials: trials of the sweep.
+        trained: trials that this run trained or went on with.
+        failed: trials that did not finish, each with its reason.
+        interrupted: the run was stopped before it was through.
+    """
+
+    place: str
+    trials: int
+    trained: int
+    failed: Mapping[str, str]
+    interrupted: bool = False
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The epochs as a DataFrame (`sparseae.load`)."""
+        from sparseae.results import load
+
+        return load(self.place)
+
+
+def run(
+    source: str | Path | Mapping[str, Any] | Sweep,
+    *,
+    results: str | Path = "results",
+    set_values: Sequence[str] = (),
+    address: str | None = None,
+    in_process: bool = False,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> Results:
+    """Train what is left of a sweep and write its results under ``results/NAME``.
+
+    Args:
+        source: a configuration as a path, a mapping or a `Sweep`.
+        results: a folder or the URL of one.
+        set_values: ``KEY=VALUE`` changes to the configuration.
+        address: of a Ray cluster; without one Ray starts on this machine.
+        in_process: train here, one piece after the other, without Ray.
+        overwrite: delete what a sweep of this name left before.
+        observer: is told how it goes on.
+
+    Raises:
+        RequestError: if the request is wrong; nothing has started then.
+    """
+    sweep = Sweep.load(source, set_values)
+    observer = observer or Quiet()
+    place = str(results).rstrip("/") + "/" + sweep.name
+    location = Location.of(place)
+    earlier = _earlier(location)
+    if overwrite and location.exists():
+        location.delete_folder()
+    elif earlier is not None and (changed := difference(earlier, sweep)):
+        raise RequestError(
+            f"{location} holds another sweep of this name: {'; '.join(changed)}"
+            " (--overwrite deletes it; another name keeps both)"
+        )
+    trials = sweep.trials()
+    prepared = {
+        key: data.prepare(
+            key[0], samples=key[1], whiten=key[2], data_seed=key[3], gaussian_inputs=key[4]
+        )
+        for key in dict.fromkeys(map(data_key, trials))
+    }
+    datasets = {
+        _data_label(key): {
+            "fingerprint": d.fingerprint,
+            "description": d.description,
+            "samples": d.x.shape[0],
+            "inputs": d.x.shape[1],
+            **d.details,
+        }
+        for key, d in prepared.items()
+    }
+    _require_same_data(location, datasets)
+    store = Store(location, TRAINING_TYPES, _provenance(datasets))
+    text = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
+    (location / "sweep.yaml").write_bytes(text.encode())
+    for name in store.put_aside:
+        observer.note(f"{name} could not be read and was put aside; its rows are trained again")
+
+    left = [t for t in trials if not store.is_complete(t.trial_id, t.training.epochs)]
+    found = _checkpoints(location, left, observer) if left else {}
+
+    def tasks(workers: int) -> Sequence[Task]:
+        made = _tasks(sweep, left, found, workers)
+        observer.started(sweep, left, made)
+        return made
+
+    recorder = Recorder(store, observer)
+    job = Job(
+        sweep=sweep,
+        location=location,
+        tasks=tasks,
+        datasets={key: d.x for key, d in prepared.items()},
+        recorder=recorder,
+    )
+    interrupted = False
+    try:
+        if left:
+            _execute(job, in_process=in_process, address=address)
+        else:
+            tasks(1)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        store.flush()
+    missing = [t for t in left if not store.is_complete(t.trial_id, t.training.epochs)]
+    reason = {t.trial_id: "not finished" for t in missing}
+    failed_somewhere = "; ".join(sorted(set(recorder.failures.values())))
+    if failed_somewhere:
+        reason = dict.fromkeys(reason, failed_somewhere)
+    return Results(
+        place=place,
+        trials=len(trials),
+        trained=len(left) - len(missing),
+        failed=reason,
+        interrupted=interrupted or bool(missing and not recorder.failures),
+    )
+
+
+def _execute(job: Job, *, in_process: bool, address: str | None) -> None:
+    if in_process:
+        from sparseae.sweep.in_process import execute
+
+        execute(job)
+    else:
+        from sparseae.sweep.tune import execute as execute_with_tune
+
+        execute_with_tune(job, address)
+
+
+def _earlier(location: Location) -> Sweep | None:
+    """The configuration that is there already."""
+    file = location / "sweep.yaml"
+    if not file.exists():
+        return None
+    try:
+        return Sweep.load(yaml.safe_load(file.read_bytes()))
+    except (yaml.YAMLError, RequestError) as error:
+        raise RequestError(
+            f"{file} is no longer a valid configuration ({error}); --overwrite deletes the sweep"
+        ) from None
+
+
+def _require_same_data(location: Location, datasets: Mapping[str, Mapping[str, Any]]) -> None:
+    """A sweep goes on with the data that it began with."""
+    for file in (location / "epochs").files(".parquet")[-1:]:
+        try:
+            metadata = pq.read_schema(file.path, filesystem=file.filesystem).metadata or {}
+            known = json.loads(metadata.get(b"sparseae.datasets", b"{}"))
+        except (pa.ArrowException, OSError, ValueError):
+            return  # the store puts an unreadable file aside
+        for label, now in datasets.items():
+            before = known.get(label, now)
+            if before["fingerprint"] != now["fingerprint"]:
+                raise RequestError(
+                    f"data set {label!r} is not what {location} began with: fingerprint "
+                    f"{now['fingerprint']} ({now['description']}), before "
+                    f"{before['fingerprint']} ({before['description']})"
+                )
+
+
+def _data_label(key: DataKey) -> str:
+    name, samples, whiten, data_seed, gaussian_inputs = key
+    parts = [f"samples={samples}"]
+    if whiten:
+        parts.append("whitened")
+    if data_seed:
+        parts.append(f"data_seed={data_seed}")
+    if name == "gaussian":
+        parts.append(f"inputs={gaussian_inputs}")
+    return f"{name} ({', '.join(parts)})"
+
+
+def _provenance(datasets: Mapping[str, Any]) -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("torch", "ray", "numpy", "pyarrow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "version": version("sparseae"),
+        "git_commit": _git_commit(),
+        "versions": json.dumps(versions),
+        "datasets": json.dumps(datasets),
+    }
+
+
+def _git_commit() -> str:
+    """The commit of this code, with ``+`` where files were changed; empty outside a checkout."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _checkpoints(
+    location: Location, left: Sequence[Trial], observer: Observer
+) -> dict[str, Checkpoint]:
+    """The furthest usable checkpoint of each trial that is left."""
+    epochs = {trial.trial_id: trial.training.epochs for trial in left}
+    best: dict[str, Checkpoint] = {}
+    for file in (location / CHECKPOINTS).files(STATE_FILE, recursive=True):
+        folder = Location(file.filesystem, file.path.rsplit("/", 1)[0])
+        try:
+            checkpoint = Checkpoint.read(folder)
+        except ValueError as error:
+            observer.note(f"{error}; its trials go back to an earlier one")
+            continue
+        for trial_id in checkpoint.trial_ids:
+            if checkpoint.epoch <= epochs.get(trial_id, -1) and (
+                trial_id not in best or best[trial_id].epoch < checkpoint.epoch
+            ):
+                best[trial_id] = checkpoint
+    return best
+
+
+def _tasks(
+    sweep: Sweep, left: Sequence[Trial], found: Mapping[str, Checkpoint], workers: int
+) -> list[Task]:
+    """Stacks of trials that begin at the same epoch, cut so that no worker idles."""
+    by_epoch: dict[int, list[Trial]] = defaultdict(list)
+    for trial in left:
+        checkpoint = found.get(trial.trial_id)
+        by_epoch[-1 if checkpoint is None else checkpoint.epoch].append(trial)
+    whole = [plan for trials in by_epoch.values() for plan in stacks(sweep, trials)]
+    pieces: list[StackPlan] = cut(whole, workers) if whole else []
+    return [
+        Task(
+            index,
+            piece.trials,
+            {t.trial_id: found[t.trial_id] for t in piece.trials if t.trial_id in found},
+        )
+        for index, piece in enumerate(pieces)
+    ]
