@@ -102,10 +102,10 @@ class Sigmoid(Activation):
         return a.sigmoid()
 
     def slope(self, a: Tensor, h: Tensor) -> Tensor:
-        return h * (1 - h)
+        return torch.addcmul(h, h, h, value=-1)  # h (1 - h)
 
     def curvature(self, a: Tensor, h: Tensor) -> Tensor:
-        return h * (1 - h) * (1 - 2 * h)
+        return self.slope(a, h) * torch.rsub(h, 1, alpha=2)  # h (1 - h) (1 - 2 h)
 
     def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
         return torch.ops.aten.sigmoid_backward.grad_input(dh, h, grad_input=out)

@@ -43,13 +43,13 @@ class Network:
     def __init__(self, W: Tensor, b: Tensor) -> None:
         self.W, self.b = W, b
         #: Of a group of one, the GEMMs take plain matrices and spare the batched call's overhead.
-        self._single = W.shape[0] == 1
+        self._one = (W[0], W[0].t(), b[0]) if W.shape[0] == 1 else None
 
     def encode(self, x: Tensor, *, bias: bool = True) -> Tensor:
         """x W^T + b, (G, rows, m); without b where ``bias`` is false."""
-        if self._single:
-            Wt = self.W[0].t()
-            product = torch.addmm(self.b[0], x[0], Wt) if bias else torch.mm(x[0], Wt)
+        if self._one is not None:
+            _, Wt, b = self._one
+            product = torch.addmm(b, x[0], Wt) if bias else torch.mm(x[0], Wt)
             return product.unsqueeze(0)
         if bias:
             return torch.baddbmm(self.b.unsqueeze(1), x, self.W.mT)
@@ -57,10 +57,17 @@ class Network:
 
     def decode(self, h: Tensor, out: Tensor) -> Tensor:
         """h W into ``out``, (G, rows, n)."""
-        if self._single:
-            torch.mm(h[0], self.W[0], out=out[0])
+        if self._one is not None:
+            torch.mm(h[0], self._one[0], out=out[0])
             return out
         return torch.bmm(h, self.W, out=out)
+
+    def residual(self, h: Tensor, x: Tensor, out: Tensor, scale: float = 1.0) -> Tensor:
+        """scale (h W - x) into ``out``, (G, rows, n), in one GEMM."""
+        if self._one is not None:
+            torch.addmm(x[0], h[0], self._one[0], beta=-scale, alpha=scale, out=out[0])
+            return out
+        return torch.baddbmm(x, h, self.W, beta=-scale, alpha=scale, out=out)
 
 
 class Pass(Network):
@@ -81,21 +88,17 @@ class Pass(Network):
         members, m, n = W.shape
         rows = batch * copies
         self.activation = activation
-        self.batch, self.copies, self.rows = batch, copies, rows
+        self.batch, self.rows = batch, rows
         self.A = W.new_zeros(members, pairs * rows, m)
         self.X = W.new_zeros(members, pairs * rows, n)
         self.A_blocks = self.A.split(rows, dim=1)
         self.X_blocks = self.X.split(rows, dim=1)
-
-    def residual(self, h: Tensor, x: Tensor, out: Tensor) -> Tensor:
-        """h W - x into ``out``; with several copies a sample each against the same clean x."""
-        self.decode(h, out).unflatten(1, (self.copies, -1)).sub_(x.unsqueeze(1))
-        return out
+        self._pair = (self.A[0].t(), self.X[0]) if members == 1 else None
 
     def weight_gradient(self, V: Tensor, momentum: float) -> None:
         """V = momentum V + sum_k A_k^T X_k, in one GEMM."""
-        if self._single:
-            V[0].addmm_(self.A[0].t(), self.X[0], beta=momentum)
+        if self._pair is not None:
+            V[0].addmm_(*self._pair, beta=momentum)
         else:
             V.baddbmm_(self.A.mT, self.X, beta=momentum)
 
@@ -185,7 +188,7 @@ class AE(Objective):
         x_in.copy_(x)
         a = p.encode(x_in)
         h.copy_(p.activation.value(a))
-        p.residual(h, x, out=dy).mul_(2 / p.batch)
+        p.residual(h, x, out=dy, scale=2 / p.batch)
         dh = p.encode(dy, bias=False)
         self.add_hidden_gradient(dh, h, p, c)
         p.activation.backward(dh, a, h, out=da)
@@ -279,7 +282,7 @@ class Corollary2(AE):
         slope = s.slope(a, h)
         norms = row_norms(p.W)
         if not s.piecewise_linear:
-            bend = s.curvature(a, h).mul_(slope.pow(self.q - 1))
+            bend = s.curvature(a, h).mul_(slope if self.q == 2 else slope.pow(self.q - 1))
             scale = c.lam.times(norms.pow(self.p)).mul_(self.q / p.batch)
             da.addcmul_(bend, scale.unsqueeze(1))
         moment = slope.pow_(self.q).mean(1)
@@ -341,7 +344,7 @@ class DAE(Objective):
         c.sigma.add_to(clean, eps.flatten(1, 2), out=corrupted)
         a = p.encode(corrupted)
         h.copy_(p.activation.value(a))
-        p.residual(h, x, out=dy).mul_(2 / p.rows)
+        p.residual(h, clean, out=dy, scale=2 / p.rows)
         p.activation.backward(p.encode(dy, bias=False), a, h, out=da)
         return da.sum(1), None
 
@@ -385,7 +388,7 @@ class EDAE(Objective):
         u = p.encode(delta, bias=False)
         s.backward(u, a, h, out=v)
         # The objective is r.r + 2 r.z with z = v W, so that dz = 2 r and dy = 2 r + 2 z.
-        p.residual(h, x, out=dz).mul_(2 / p.batch)
+        p.residual(h, x, out=dz, scale=2 / p.batch)
         p.decode(v, out=dy).mul_(2 / p.batch).add_(dz)
         dv = p.encode(dz, bias=False)
         s.backward(dv, a, h, out=du)

@@ -279,9 +279,9 @@ class Stack:
         residual = group.W.new_empty(members, _MEASURE_ROWS, n)
         for x in self.x.split(_MEASURE_ROWS):
             ones = x.new_ones(members, 1, x.shape[0])
-            a = net.encode(x.unsqueeze(0).expand(members, -1, -1))
+            a = net.encode(x.expand(members, -1, -1))
             h = s.value(a)
-            y = net.decode(h, out=residual[:, : x.shape[0]]).sub_(x)
+            y = net.residual(h, x.expand(members, -1, -1), out=residual[:, : x.shape[0]])
             squares += torch.linalg.vector_norm(y, dim=-1).double().square().sum(-1)
             if (moment := objective.moment(a, h, s)) is not None:
                 moments += torch.bmm(ones, moment)[:, 0]
