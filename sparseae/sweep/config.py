@@ -219,15 +219,7 @@ class Sweep(_Strict):
                 }
             )
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("lit"))
-            where = where.replace(".constrained-float", "").replace(".function-before[", "")
-            if first["type"] == "extra_forbidden":
-                raise RequestError(
-                    f"{where}: unknown key; {nearest(first['loc'][-1], Resources.model_fields)}"
-                ) from None
-            key = ".".join(str(p) for p in first["loc"][:2] if str(p) in _WORDS)
-            raise RequestError(f"{key}: {_problem(first, first['input'])}") from None
+            raise RequestError(_refusal(error)) from None
         size = math.prod(len(values) for values in sweep.space.values())
         if size > _MOST_TRIALS:
             raise RequestError(f"space: {size:,} trials are more than {_MOST_TRIALS:,}")
@@ -293,7 +285,21 @@ class Sweep(_Strict):
         return self.model_dump(mode="json")
 
 
-_WORDS = {*Sweep.model_fields, *Resources.model_fields}
+_KEYS = {*Sweep.model_fields, *Resources.model_fields}
+
+
+def _refusal(error: ValidationError) -> str:
+    """One line for what pydantic found: the key, what it must be, and the value."""
+    errors = error.errors()
+    first = errors[0]
+    if first["type"] == "extra_forbidden":
+        key = ".".join(str(part) for part in first["loc"])
+        return f"{key}: unknown key; {nearest(first['loc'][-1], Resources.model_fields)}"
+    # The branches of a union ("auto" or a number) each have an error at the same key.
+    path = [part for part in first["loc"] if part in _KEYS]
+    same = [e for e in errors if [part for part in e["loc"] if part in _KEYS] == path]
+    words = [e["msg"].replace("Input should be", "").strip() for e in same]
+    return f"{'.'.join(map(str, path))}: must be {' or '.join(words)}, not {_shown(first['input'])}"
 
 
 def difference(old: Sweep, new: Sweep) -> list[str]:

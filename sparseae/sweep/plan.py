@@ -95,16 +95,16 @@ def cut(plans: Sequence[StackPlan], workers: int) -> list[StackPlan]:
         pieces = [p for plan in plans for p in plan.split(math.ceil(plan.flops / limit))]
         pieces.sort(key=lambda piece: piece.flops, reverse=True)
         alone = all(len(piece.trials) == 1 for piece in pieces)
-        if alone or _last_finish(pieces, workers) <= _IMBALANCE * ideal:
+        if alone or _last_finish([piece.flops for piece in pieces], workers) <= _IMBALANCE * ideal:
             return pieces
         limit *= 0.8
 
 
-def _last_finish(pieces: Sequence[StackPlan], workers: int) -> float:
+def _last_finish(pieces: Sequence[float], workers: int) -> float:
     """When the last worker is done, each taking the next piece when it is free."""
     free = [0.0] * workers
     for piece in pieces:
-        heapq.heappush(free, heapq.heappop(free) + piece.flops)
+        heapq.heappush(free, heapq.heappop(free) + piece)
     return max(free)
 
 
@@ -134,7 +134,7 @@ class Plan:
     largest_memory: int  # bytes of the largest Tune trial
     flops: float
     seconds: float  # estimated, with `rate` on each worker
-    rate: float  # FLOP/s of one core, measured
+    rate: float  # FLOP/s of one core, training, measured
     checkpoint_bytes: int
 
 
@@ -143,7 +143,14 @@ def make_plan(sweep: Sweep, workers: int) -> Plan:
     trials = sweep.trials()
     pieces = cut(stacks(sweep), workers)
     flops = sum(piece.flops for piece in pieces)
-    rate = _gemm_rate(trials[0])
+    rates: dict[tuple, float] = {}
+    seconds = []
+    for piece in pieces:
+        t = piece.trials[0].training
+        shape = (data_shape(piece.trials[0])[1], t.hidden_units, t.batch_size)
+        if shape not in rates:
+            rates[shape] = _rate(piece.trials[0])
+        seconds.append(piece.flops / rates[shape])
     return Plan(
         trials=len(trials),
         excluded=sweep.excluded,
@@ -154,29 +161,31 @@ def make_plan(sweep: Sweep, workers: int) -> Plan:
         samples=sum(t.training.epochs * data_shape(t)[0] for t in trials),
         largest_memory=max(map(memory, pieces)),
         flops=flops,
-        seconds=_last_finish(pieces, workers) / rate,
-        rate=rate,
+        seconds=_last_finish(seconds, workers),
+        rate=flops / sum(seconds),
         checkpoint_bytes=sum(
             2 * _FLOAT32 * t.training.hidden_units * (data_shape(t)[1] + 1) for t in trials
         ),
     )
 
 
-def _gemm_rate(trial: Trial) -> float:
-    """FLOP/s of one core on this trial's encoder, measured for a fifth of a second."""
+def _rate(trial: Trial) -> float:
+    """FLOP/s of one core, measured by training this trial for a fifth of a second."""
     import torch
+
+    from sparseae.stack import Stack
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        t = trial.training
-        x = torch.randn(t.batch_size, data_shape(trial)[1])
-        w = torch.randn(t.hidden_units, data_shape(trial)[1])
-        out = torch.mm(x, w.t())
-        steps, start = 0, time.perf_counter()
+        rows = min(20 * trial.training.batch_size, data_shape(trial)[0])
+        stack = Stack([trial], torch.randn(rows, data_shape(trial)[1]))
+        stack.train_epoch(1)  # the first allocates
+        epochs, start = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - start) < 0.2:
-            torch.mm(x, w.t(), out=out)
-            steps += 1
+            stack.train_epoch(2)
+            epochs += 1
     finally:
         torch.set_num_threads(threads)
-    return 2.0 * x.numel() * t.hidden_units * steps / elapsed
+    per_epoch = cost(trial) / (data_shape(trial)[0] * max(1, trial.training.epochs))
+    return per_epoch * rows * epochs / elapsed

@@ -1,0 +1,17 @@
+"""Real data for the tests: SPARSEAE_DATA_DIR, or the folder beside the checkout, as in CI."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def real_data(monkeypatch) -> Path:
+    place = Path(os.environ.get("SPARSEAE_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
+    if not (place / "mnist").is_dir():
+        pytest.skip(f"no real MNIST and CIFAR-10 in {place}: set SPARSEAE_DATA_DIR")
+    monkeypatch.setenv("SPARSEAE_DATA_DIR", str(place.resolve()))
+    return place

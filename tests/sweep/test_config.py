@@ -1,0 +1,242 @@
+"""Configurations: what they mean, and that what is wrong is refused in one line."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparseae.errors import RequestError
+from sparseae.sweep.config import PAPER_SIGMA2, Sweep, difference, parse
+from sparseae.trial import Training
+
+CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
+
+BASE = {
+    "name": "small",
+    "space": {
+        "model": ["dae", "cae"],
+        "activation": ["relu", "sigmoid"],
+        "sigma2": [0, 0.25],
+        "dataset": ["digits"],
+        "seed": [0, 1],
+    },
+    "training": {"epochs": 2, "hidden_units": 16},
+}
+
+
+def changed(**parts) -> dict:
+    return {**BASE, **parts}
+
+
+def in_space(**axes) -> dict:
+    return changed(space={**BASE["space"], **axes})
+
+
+def test_trials_are_the_product_of_the_axes():
+    trials = Sweep.load(BASE).trials()
+    points = {(t.model, t.activation, t.sigma2, t.seed) for t in trials}
+    assert points == set(
+        itertools.product(["dae", "cae"], ["relu", "sigmoid"], [0.0, 0.25], [0, 1])
+    )
+    assert len({t.trial_id for t in trials}) == len(trials) == 16
+    assert {t.training for t in trials} == {Training(epochs=2, hidden_units=16)}
+    assert {t.constraint for t in trials} == {"unit_norm"}
+
+
+def test_the_papers_sigma2():
+    assert Sweep.load(in_space(sigma2="paper")).space["sigma2"] == PAPER_SIGMA2
+    assert len(PAPER_SIGMA2) == 12
+
+
+def test_a_training_key_may_be_an_axis():
+    trials = Sweep.load(in_space(learning_rate=["1e-3", 0.002])).trials()
+    assert {t.training.learning_rate for t in trials} == {0.001, 0.002}
+    assert len(trials) == 32
+
+
+def test_later_overrides_win_and_excludes_leave_out():
+    sweep = Sweep.load(
+        changed(
+            overrides=[
+                {"when": {"activation": "sigmoid"}, "training": {"learning_rate": 0.005}},
+                {"when": {"model": ["dae"], "sigma2": 0.25}, "training": {"learning_rate": 0.01}},
+            ],
+            exclude=[{"model": "cae", "activation": ["sigmoid"]}],
+        )
+    )
+    rates = {(t.model, t.activation, t.sigma2): t.training.learning_rate for t in sweep.trials()}
+    assert rates == {
+        ("dae", "relu", 0.0): 0.001,
+        ("dae", "relu", 0.25): 0.01,
+        ("dae", "sigmoid", 0.0): 0.005,
+        ("dae", "sigmoid", 0.25): 0.01,
+        ("cae", "relu", 0.0): 0.001,
+        ("cae", "relu", 0.25): 0.001,
+    }
+    assert sweep.excluded == 4
+
+
+def test_trials_that_an_override_makes_equal_are_one():
+    sweep = Sweep.load(
+        in_space(learning_rate=[0.001, 0.002])
+        | {"overrides": [{"when": {"model": "dae"}, "training": {"learning_rate": 0.003}}]}
+    )
+    assert sweep.merged == 8
+    assert len(sweep.trials()) == 24
+
+
+def test_epochs_do_not_change_the_trial_id_and_all_else_does():
+    ids = {t.trial_id for t in Sweep.load(BASE).trials()}
+    longer = Sweep.load(BASE, ["training.epochs=9"]).trials()
+    assert {t.trial_id for t in longer} == ids
+    wider = Sweep.load(BASE, ["training.hidden_units=17"]).trials()
+    assert not {t.trial_id for t in wider} & ids
+
+
+def test_set_changes_one_key():
+    sweep = Sweep.load(BASE, ["space.sigma2=[0,1]", "training.epochs=7", "name=other"])
+    assert sweep.space["sigma2"] == (0.0, 1.0)
+    assert sweep.training["epochs"] == 7
+    assert sweep.training["hidden_units"] == 16
+    assert sweep.name == "other"
+
+
+def test_what_is_resolved_is_read_back(tmp_path):
+    sweep = Sweep.load(changed(exclude=[{"model": "cae", "sigma2": [0.25]}], keep_weights=True))
+    text = yaml.safe_dump(sweep.resolved())
+    assert Sweep.load(yaml.safe_load(text)) == sweep
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    assert Sweep.load(file) == sweep
+
+
+def test_goes_on_with_more_values_and_more_epochs_only():
+    old = Sweep.load(BASE)
+    for more in ("space.sigma2=[1.0,0,0.25]", "training.epochs=3", "resources.cpu=2", "stack=[]"):
+        assert difference(old, Sweep.load(BASE, [more])) == []
+    (line,) = difference(old, Sweep.load(BASE, ["training.batch_size=64"]))
+    assert line == "training.batch_size: 50 -> 64"
+    assert difference(old, Sweep.load(BASE, ["training.epochs=1"])) == ["training.epochs: 2 -> 1"]
+    assert difference(old, Sweep.load(BASE, ["space.seed=[0]"])) == ["space.seed: [0, 1] -> [0]"]
+
+
+REFUSED = {
+    "unknown key 'spcae'": (changed(spcae={}), ["spcae", "'space'"]),
+    "misspelt model": (in_space(model=["dea"]), ["space.model[0]", "'dea'", "'dae'"]),
+    "misspelt data": (in_space(dataset=["digit"]), ["space.dataset[0]", "'digits'"]),
+    "negative sigma2": (in_space(sigma2=[0, -1]), ["space.sigma2[1]", "-1"]),
+    "nan": (in_space(sigma2=[float("nan")]), ["space.sigma2[0]", "nan"]),
+    "empty axis": (in_space(seed=[]), ["space.seed", "empty"]),
+    "twice": (in_space(sigma2=[0, 0.0]), ["space.sigma2[1]", "twice"]),
+    "no model": (changed(space={"activation": "relu"}), ["space.model", "missing"]),
+    "wrong type": (changed(training={"epochs": "many"}), ["training.epochs", "'many'"]),
+    "flag as number": (changed(training={"epochs": True}), ["training.epochs", "True"]),
+    "unknown training key": (changed(training={"epohcs": 1}), ["training.epohcs", "'epochs'"]),
+    "out of range": (changed(training={"momentum": 1}), ["training.momentum", "less than 1"]),
+    "odd maxout": (in_space(activation="maxout", hidden_units=[15]), ["maxout", "15"]),
+    "unstackable": (changed(stack=["model"]), ["stack[0]", "'model'"]),
+    "when misspelt": (
+        changed(overrides=[{"when": {"modle": "dae"}, "training": {}}]),
+        ["overrides[0].when.modle", "'model'"],
+    ),
+    "when matches nothing": (
+        changed(overrides=[{"when": {"model": "sae"}, "training": {}}]),
+        ["overrides[0].when.model", "'sae'"],
+    ),
+    "all excluded": (changed(exclude=[{"seed": [0, 1]}]), ["exclude", "no trial"]),
+    "bad name": (changed(name="../x"), ["name", "../x"]),
+    "bad resources": (changed(resources={"gpu": "all"}), ["resources.gpu", "'auto'", "'all'"]),
+    "unknown resource": (changed(resources={"cpus": 1}), ["resources.cpus", "'cpu'"]),
+}
+
+
+@pytest.mark.parametrize("case", list(REFUSED))
+def test_what_is_wrong_is_named_in_one_line(case):
+    raw, words = REFUSED[case]
+    with pytest.raises(RequestError) as caught:
+        Sweep.load(raw)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_a_key_that_stands_twice_is_refused():
+    with pytest.raises(RequestError, match="line 2: the key 'a' stands here twice"):
+        parse("a: 1\na: 2\n", "x.yaml")
+
+
+@pytest.mark.parametrize("content", [b"\x00\xff", b"[" * 5000, b"a: &a [*a", b"- x", b""])
+def test_a_file_that_is_no_configuration_is_refused(tmp_path, content):
+    file = tmp_path / "c.yaml"
+    file.write_bytes(content)
+    with pytest.raises(RequestError) as caught:
+        Sweep.load(file)
+    assert "\n" not in str(caught.value)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+keys = st.sampled_from(
+    [
+        "model",
+        "sigma2",
+        "seed",
+        "epochs",
+        "learning_rate",
+        "dataset",
+        "when",
+        "training",
+        "cpu",
+        "activation",
+    ]
+)
+values = st.sampled_from(["dae", "relu", 0, 0.25, "digits", [0], "paper", "auto"]) | plain
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    key=st.sampled_from([*Sweep.model_fields, "other"]),
+    value=plain
+    | st.dictionaries(keys, values, max_size=4)
+    | st.lists(st.dictionaries(keys, values, max_size=3), max_size=2),
+)
+def test_any_value_of_any_key_is_a_sweep_or_one_line(key, value):
+    try:
+        sweep = Sweep.load(changed(**{key: value}))
+    except RequestError as error:
+        assert "\n" not in str(error)
+    else:
+        assert Sweep.load(sweep.resolved()) == sweep
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60) | st.binary(max_size=60))
+def test_any_text_is_yaml_or_one_line(text):
+    try:
+        parse(text, "x.yaml")
+    except RequestError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configurations_that_we_ship_are_sound(path):
+    sweep = Sweep.load(path)
+    assert sweep.name == path.stem
+    assert sweep.trials()
+
+
+def test_paper_yaml_is_section_3():
+    trials = Sweep.load(CONFIGS[0].parent / "paper.yaml").trials()
+    assert len(trials) == 4 * 3 * 12 * 2 * 2 + 12 * 2
+    assert {t.training.hidden_units for t in trials} == {1000}
+    assert {t.training.epochs for t in trials} == {50}
+    edae = [t for t in trials if t.model == "edae"]
+    assert {(t.activation, t.constraint) for t in edae} == {("relu", "unit_norm")}

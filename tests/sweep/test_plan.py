@@ -1,0 +1,83 @@
+"""The plan: stacks, how they are cut, what they cost."""
+
+import pytest
+
+from sparseae.sweep.config import Sweep
+from sparseae.sweep.plan import StackPlan, _last_finish, cost, cut, make_plan, memory, stacks
+
+BASE = {
+    "name": "small",
+    "space": {
+        "model": ["dae", "cae"],
+        "activation": ["relu", "sigmoid"],
+        "sigma2": [0, 0.25, 1.0],
+        "dataset": ["digits"],
+        "seed": [0, 1, 2],
+    },
+    "training": {"epochs": 2, "hidden_units": 16},
+}
+
+
+def test_a_stack_holds_the_stacked_axes_and_nothing_else_differs():
+    plans = stacks(Sweep.load(BASE))
+    assert [len(plan.trials) for plan in plans] == [9] * 4
+    for plan in plans:
+        assert len({(t.model, t.activation) for t in plan.trials}) == 1
+
+
+def test_an_override_of_a_stacked_axis_splits_the_stack():
+    when = {"when": {"sigma2": 1.0, "model": "dae"}, "training": {"learning_rate": 0.002}}
+    plans = stacks(Sweep.load(BASE | {"overrides": [when]}))
+    assert sorted(len(plan.trials) for plan in plans) == [3, 3, 6, 6, 9, 9]
+    excluded = stacks(Sweep.load(BASE | {"exclude": [{"sigma2": 0, "model": "cae"}]}))
+    assert sorted(len(plan.trials) for plan in excluded) == [6, 6, 9, 9]
+
+
+def test_without_stacked_axes_every_trial_is_its_own():
+    assert all(len(plan.trials) == 1 for plan in stacks(Sweep.load(BASE | {"stack": []})))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7, 16, 64, 256])
+def test_cut_keeps_every_trial_once_and_every_worker_busy(workers):
+    plans = stacks(Sweep.load(BASE, ["space.seed=[0,1,2,3,4,5]"]))
+    pieces = cut(plans, workers)
+    assert sorted(t.trial_id for p in pieces for t in p.trials) == sorted(
+        t.trial_id for p in plans for t in p.trials
+    )
+    work = [piece.flops for piece in pieces]
+    assert work == sorted(work, reverse=True)
+    ideal = max(sum(work) / workers, max(p.flops / len(p.trials) for p in plans))
+    assert _last_finish(work, workers) <= 1.1 * ideal or all(len(p.trials) == 1 for p in pieces)
+
+
+def test_stacks_are_not_cut_without_need():
+    plans = stacks(Sweep.load(BASE))
+    assert len(cut(plans, 1)) == len(plans) == len(cut(plans, 2))
+
+
+def test_four_stacks_of_18_fill_64_workers():
+    plans = stacks(Sweep.load(BASE, ["space.model=[cae]", "space.seed=[0,1,2,3,4,5]",
+                                     "space.constraint=[unit_norm,none]"]))  # fmt: skip
+    assert [len(p.trials) for p in plans] == [18] * 4
+    assert len(cut(plans, 64)) >= 64
+
+
+def test_cost_counts_the_products():
+    (trial, *_) = Sweep.load(BASE, ["space.model=[cae]"]).trials()
+    epoch = 16 * 64 * 1797
+    assert cost(trial) == epoch * (10 * 2 + 4 * 3)
+
+
+def test_memory_grows_with_members_and_holds_the_data():
+    plan = stacks(Sweep.load(BASE))[0]
+    one = StackPlan(plan.trials[:1])
+    assert memory(plan) > memory(one) > 1797 * 64 * 4
+
+
+def test_the_plan_counts_what_would_run():
+    plan = make_plan(Sweep.load(BASE | {"exclude": [{"model": "cae", "seed": 0}]}), 2)
+    assert plan.trials == 30
+    assert plan.excluded == 6
+    assert plan.epochs == 60
+    assert plan.samples == 60 * 1797
+    assert plan.seconds > 0
