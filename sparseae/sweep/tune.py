@@ -14,6 +14,8 @@ import numpy as np
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Results go to Parquet; Tune's own JSON, CSV and TensorBoard files would cost 1 s a trial.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+# The view is ours; Tune's newer reporter prints its own even at verbose=0.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
@@ -167,6 +169,7 @@ class _Reports(Callback):
     def __init__(self, tasks: Sequence[Task], recorder: Recorder) -> None:
         self._tasks = tasks
         self._recorder = recorder
+        self._errored: list[TuneTrial] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks to restore an experiment by itself; ours goes on from the
@@ -187,9 +190,17 @@ class _Reports(Callback):
         self._recorder.finished(self._task(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: TuneTrial, **info: Any) -> None:
-        error = trial.get_error()
-        cause = getattr(error, "cause", None) or error
-        self._recorder.failed(self._task(trial), f"{type(cause).__name__}: {_last_line(cause)}")
+        self._errored.append(trial)  # Tune stores the error only after it has told of it
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        for trial in [trial for trial in self._errored if trial.error_file]:
+            self._errored.remove(trial)
+            self._recorder.failed(self._task(trial), _last_line(trial.get_error()))
+
+    def on_experiment_end(self, trials: list, **info: Any) -> None:
+        self.on_step_end(0, trials)
+        for trial in self._errored:
+            self._recorder.failed(self._task(trial), "no reason is known")
 
 
 def _last_line(error: object) -> str:

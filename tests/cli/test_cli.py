@@ -1,0 +1,98 @@
+"""The command line as a user meets it: a process, its output and its exit status."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+QUICKSTART = REPOSITORY / "tune_configs" / "quickstart.yaml"
+TINY = [
+    argument
+    for change in (
+        "training={epochs: 1, samples: 100, hidden_units: 8}",
+        "overrides=[]",
+        "space.seed=[0]",
+        "space.dataset=[digits]",
+    )
+    for argument in ("--set", change)
+]
+
+
+def sparseae(*arguments, cwd=None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "sparseae", *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, check=False, cwd=cwd,
+    )  # fmt: skip
+
+
+def test_run_ends_with_a_table_and_exit_0(tmp_path):
+    done = sparseae("run", QUICKSTART, "--in-process", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"relu dae( +0\.\d{3}){6}", done.stdout)
+    frame = pd.read_parquet(tmp_path / "results" / "quickstart" / "epochs")
+    assert len(frame) == 4 * 2 * 6 * 2 * 2
+    again = sparseae("run", QUICKSTART, "--in-process", *TINY, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "all 96 trials are finished, nothing to train" in again.stdout
+
+
+@pytest.mark.slow
+def test_run_on_ray(tmp_path):
+    done = sparseae("run", QUICKSTART, *TINY, "--results", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(pd.read_parquet(tmp_path / "quickstart" / "epochs")) == 192
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
+        (["run", QUICKSTART, "--set", "space.model=[dea]"], ["'dea'", "'dae'"]),
+        (["run", QUICKSTART, "--set", "training.epohcs=1"], ["training.epohcs", "'epochs'"]),
+        (["run", QUICKSTART, "--address", "ray://x", "--in-process"], ["--in-process"]),
+        (["plan", QUICKSTART, "--set", "space.sigma2=[-1]"], ["space.sigma2[0]", "-1"]),
+        (["data", "fetch", "mnits"], ["'mnits'", "'mnist'"]),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_2(tmp_path, arguments, words):
+    done = sparseae(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert all(word in done.stderr for word in words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_says_what_would_run_and_trains_nothing(tmp_path):
+    done = sparseae("plan", QUICKSTART, cwd=tmp_path)
+    assert done.returncode == 0
+    assert re.search(r"trials +576", done.stdout)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_list_names_every_data_set(tmp_path):
+    done = sparseae("data", "list", cwd=tmp_path)
+    for name in ("mnist", "cifar10", "digits", "photo_patches", "gaussian"):
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("code", ["import sparseae", "import sparseae.cli"])
+def test_importing_is_light(code):
+    heavy = "{'torch', 'ray', 'pandas', 'numpy', 'pydantic'}"
+    subprocess.run(
+        [sys.executable, "-c", f"{code}; import sys; assert not {heavy} & set(sys.modules)"],
+        check=True,
+    )
+
+
+def test_reading_results_needs_neither_torch_nor_ray():
+    code = (
+        "import sparseae, sys; sparseae.load; sparseae.trends; sparseae.check_predictions; "
+        "sparseae.plot; assert not {'torch', 'ray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
