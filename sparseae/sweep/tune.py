@@ -195,7 +195,8 @@ class _Reports(Callback):
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         for trial in [trial for trial in self._errored if trial.error_file]:
             self._errored.remove(trial)
-            self._recorder.failed(self._task(trial), _last_line(trial.get_error()))
+            with open(trial.error_file) as stream:  # it reaches the storage only later
+                self._recorder.failed(self._task(trial), _last_line(stream.read()))
 
     def on_experiment_end(self, trials: list, **info: Any) -> None:
         self.on_step_end(0, trials)
