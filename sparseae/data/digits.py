@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sparseae.data.dataset import Raw, Source, subset
 
 
@@ -19,5 +21,6 @@ class Digits(Source):
         from sklearn.datasets import load_digits
 
         # Ink from 0 to 16; the constant added to the deviation supposes 0 to 1.
-        x = subset(load_digits(return_X_y=True)[0].astype("float32") / 16, samples, data_seed)
+        images = np.asarray(load_digits(return_X_y=True)[0], np.float32) / 16
+        x = subset(images, samples, data_seed)
         return Raw(x, f"digits: {x.shape[0]:,} handwritten digits of 8x8", image_shape=(8, 8))

@@ -193,10 +193,11 @@ class _Reports(Callback):
         self._errored.append(trial)  # Tune stores the error only after it has told of it
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-        for trial in [trial for trial in self._errored if trial.error_file]:
-            self._errored.remove(trial)
-            with open(trial.error_file) as stream:  # it reaches the storage only later
-                self._recorder.failed(self._task(trial), _last_line(stream.read()))
+        for trial in list(self._errored):
+            if (file := trial.error_file) is not None:  # it reaches the storage only later
+                self._errored.remove(trial)
+                with open(file) as stream:
+                    self._recorder.failed(self._task(trial), _last_line(stream.read()))
 
     def on_experiment_end(self, trials: list, **info: Any) -> None:
         self.on_step_end(0, trials)

@@ -1,0 +1,31 @@
+"""Every threshold of the analysis, with its reason. None was chosen by looking at a verdict."""
+
+#: A change of the activation fraction within this margin counts as none. The paper reads its
+#: curves off figures whose axis goes from 0 to 1: 0.03 is what the eye takes for flat there, and
+#: three times the noise between seeds that real runs have (0.002 to 0.01).
+MARGIN = 0.03
+
+#: Error rate of each test.
+ALPHA = 0.05
+
+#: Two trials are equal where their activation fractions differ by less than this. Objectives that
+#: are the same function still differ in the radial part of their gradients, which the constraint
+#: takes away but momentum remembers: real pairs of cae and mdae differ by a few thousandths.
+EQUAL = 0.01
+
+#: Dead units have begun to rise where they exceed those at sigma2 = 0 by this share of the units:
+#: ten of the paper's 1,000, more than the few units that a bad start kills.
+DEAD_RISE = 0.01
+
+#: "Around 0.05" (section 3.1): within a factor of two.
+NEAR_FIVE_PERCENT = 0.10
+
+#: "Does not go below the avg. activation fraction of 0.1" (section 3.1).
+FREE_WEIGHTS_FLOOR = 0.10
+
+#: A curve has converged when over the last fifth of the epochs its activation fractions moved by
+#: less than this: a third of the margin, so that the same pace could not soon leave it.
+STILL_MOVING = 0.01
+
+#: Resamples of the seeds for the interval of the slope, where not all can be listed.
+BOOTSTRAP = 999

@@ -1,0 +1,140 @@
+"""``sparseae analyze`` and ``sparseae report``: from Parquet to verdicts. Neither torch nor Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparseae.cli import app
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+_COLOURS = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
+
+
+@app.command()
+def analyze(
+    places: Annotated[
+        list[str], typer.Argument(metavar="DIR...", help="Folders or URLs of sweeps, DIR/NAME.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print the trend of every curve and the verdict on every prediction."""
+    from rich.console import Console
+
+    from sparseae.analysis import check_predictions, trends
+    from sparseae.results import load
+
+    frame = load(places)
+    curves, verdicts = trends(frame), check_predictions(frame)
+    unwritten = _store(places[0], curves, verdicts) if len(places) == 1 else None
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "trends": json.loads(curves.to_json(orient="records", double_precision=15)),
+                    "verdicts": json.loads(verdicts.to_json(orient="records")),
+                },
+                indent=2,
+            )
+        )
+        return
+    console = Console()
+    _print_curves(console, curves)
+    _print_verdicts(console, verdicts)
+    if unwritten:
+        console.print(f"the tables could not be stored: {unwritten}", highlight=False)
+
+
+def _store(place: str, curves: pd.DataFrame, verdicts: pd.DataFrame) -> str | None:
+    """Write both tables beside the epochs; return why not, where that is so."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from sparseae.results.location import Location
+
+    for name, table in (("trends", curves), ("verdicts", verdicts)):
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink)
+        try:
+            (Location.of(place) / f"{name}.parquet").write_bytes(sink.getvalue())
+        except OSError as error:
+            return str(error)
+    return None
+
+
+def _print_curves(console: Console, curves: pd.DataFrame) -> None:
+    from rich import box
+    from rich.table import Table
+
+    for (dataset, constraint), rows in curves.groupby(["dataset", "constraint"]):  # type: ignore[misc]
+        table = Table(
+            title=f"{dataset}, {constraint}", title_justify="left", title_style="bold",
+            box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        )  # fmt: skip
+        table.add_column("curve", no_wrap=True)
+        table.add_column("trend", no_wrap=True)
+        for name in ("first", "last", "change", "interval"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("note", style="dim")
+        for row in rows.sort_values(["activation", "model"]).itertuples():
+            interval = f"{row.change_low:+.2f} to {row.change_high:+.2f}"
+            notes = [text for text in (row.variant, row.note) if text]
+            table.add_row(
+                f"{row.activation} {row.model}",
+                row.trend,
+                *("-" if x != x else f"{x:.3f}" for x in (row.first, row.last, row.change)),  # type: ignore[operator]
+                "-" if row.change_low != row.change_low else interval,
+                "; ".join(notes),
+            )
+        console.print(table)
+
+
+def _print_verdicts(console: Console, verdicts: pd.DataFrame) -> None:
+    from rich import box
+    from rich.table import Table
+
+    tested = verdicts[verdicts["verdict"] != "not tested"]
+    table = Table(
+        title="verdicts", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("prediction", overflow="fold", ratio=2)
+    table.add_column("data", overflow="fold", ratio=1)
+    table.add_column("what decided", overflow="fold", ratio=4)
+    for row in tested.itertuples():
+        colour = _COLOURS.get(str(row.verdict), "default")
+        table.add_row(
+            f"[{colour}]{row.verdict}[/]", row.prediction, row.dataset, f"{row.evidence}",
+            end_section=row.dataset == "all",
+        )  # fmt: skip
+    console.print(table)
+    untested = verdicts.loc[
+        (verdicts["dataset"] == "all") & (verdicts["verdict"] == "not tested"), "prediction"
+    ]
+    if len(untested):
+        console.print(f"not tested, no trials: {'; '.join(untested)}", highlight=False, style="dim")
+
+
+@app.command()
+def report(
+    place: Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a sweep.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write; default: DIR/report.")
+    ] = None,
+) -> None:
+    """Write the figures and one HTML page with the verdicts."""
+    from sparseae.analysis.report import report as write
+    from sparseae.errors import RequestError
+
+    if output is None:
+        if "://" in place:
+            raise RequestError(f"report {place}: name a local folder with --output")
+        output = Path(place) / "report"
+    typer.echo(f"report: {write(place, output)}")
