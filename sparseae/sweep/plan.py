@@ -8,8 +8,8 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 from sparseae import data
 from sparseae.objectives import OBJECTIVES
@@ -19,7 +19,16 @@ from sparseae.trial import TRAINING_TYPES, Trial
 #: Pieces are cut until the longest worker has at most this much more than its share of the work.
 _IMBALANCE = 1.1
 
+#: How much smaller the largest piece may be each time that this is not reached.
+_FINER = 0.9
+
 _FLOAT32 = 4
+
+#: Rows that a measurement encodes at once, and noise that is drawn at once (`sparseae.stack`).
+_MEASURE_ROWS, _NOISE_BYTES = 500, 4 << 20
+
+#: Seconds that a plan spends measuring the rate of each kind of trial, and of all of them.
+_RATE_SECONDS, _ALL_RATES_SECONDS = 0.1, 4.0
 
 
 @dataclass(frozen=True)
@@ -68,36 +77,56 @@ def cost(trial: Trial) -> float:
     Training takes the model's products a weight and sample (encode, decode, back through the
     decoder and the two parts of the weight gradient: 2 each), measuring encodes and decodes.
     """
-    t = trial.training
     samples, inputs = data_shape(trial)
+    training, measuring = _flops_per_sample(trial, inputs)
+    epochs = trial.training.epochs
+    return float(samples) * (training * epochs + measuring * (epochs + 1))
+
+
+def _flops_per_sample(trial: Trial, inputs: int) -> tuple[int, int]:
+    """Of training on a sample once, and of measuring it."""
     objective = OBJECTIVES[trial.model]
-    step = objective.flops_per_weight_and_sample * objective.copies(t)
-    return float(t.hidden_units * inputs * samples) * (step * t.epochs + 4 * (t.epochs + 1))
+    weights = trial.training.hidden_units * inputs
+    step = objective.flops_per_weight_and_sample * objective.copies(trial.training)
+    return weights * step, weights * 4
 
 
 def data_shape(trial: Trial) -> tuple[int, int]:
     """(samples, inputs) of a trial's data set."""
     t = trial.training
-    return data.shape(trial.dataset, samples=t.samples, gaussian_inputs=t.gaussian_inputs)
+    return _data_shape(trial.dataset, t.samples, t.gaussian_inputs)
+
+
+@lru_cache
+def _data_shape(name: str, samples: int, gaussian_inputs: int) -> tuple[int, int]:
+    # A file's shape is read once for all its trials; a file that changes meanwhile only makes the
+    # plan's figures old.
+    return data.shape(name, samples=samples, gaussian_inputs=gaussian_inputs)
 
 
 def cut(plans: Sequence[StackPlan], workers: int) -> list[StackPlan]:
     """Cut stacks so that no worker idles, no finer than that needs; the longest first.
 
     The finish of the last of ``workers``, each taking the next piece when free, is at most 10 %
-    later than an even division of the work, as far as whole trials allow.
+    later than an even division of the work; where whole trials do not allow that, it is within 2 %
+    of the earliest found.
     """
     total = sum(plan.flops for plan in plans)
     largest_trial = max(plan.flops / len(plan.trials) for plan in plans)
     ideal = max(total / workers, largest_trial)
     limit = ideal
+    tried: list[tuple[float, list[StackPlan]]] = []
     while True:
         pieces = [p for plan in plans for p in plan.split(math.ceil(plan.flops / limit))]
         pieces.sort(key=lambda piece: piece.flops, reverse=True)
-        alone = all(len(piece.trials) == 1 for piece in pieces)
-        if alone or _last_finish([piece.flops for piece in pieces], workers) <= _IMBALANCE * ideal:
+        finish = _last_finish([piece.flops for piece in pieces], workers)
+        if finish <= _IMBALANCE * ideal:
             return pieces
-        limit *= 0.8
+        tried.append((finish, pieces))
+        if all(len(piece.trials) == 1 for piece in pieces):
+            earliest = min(finish for finish, _ in tried)
+            return next(pieces for finish, pieces in tried if finish <= 1.02 * earliest)
+        limit *= _FINER
 
 
 def _last_finish(pieces: Sequence[float], workers: int) -> float:
@@ -109,15 +138,24 @@ def _last_finish(pieces: Sequence[float], workers: int) -> float:
 
 
 def memory(plan: StackPlan) -> int:
-    """Bytes that a Tune trial of this stack needs: parameters, buffers, data."""
+    """Bytes that a Tune trial of this stack needs at its peak, beside the libraries.
+
+    Parameters and momentum, three times over while a checkpoint is serialized; the buffers of a
+    step; a minibatch's noise; a chunk of the measurement; the data.
+    """
     t = plan.trials[0].training
     samples, n = data_shape(plan.trials[0])
     m, members = t.hidden_units, len(plan.trials)
     objective = OBJECTIVES[plan.trials[0].model]
-    parameters = 2 * (m * n + m)
     rows = t.batch_size * objective.copies(t)
+    parameters = 2 * (m * n + m)
     buffers = rows * (objective.pairs * (m + n) + 3 * m)
-    return _FLOAT32 * (members * (parameters + buffers) + samples * n)
+    minibatches = max(
+        len({trial.seed for trial in plan.trials}) * rows * n * _FLOAT32, _NOISE_BYTES
+    )
+    chunk = min(_MEASURE_ROWS, samples) * (3 * m + n)
+    floats = members * (3 * parameters + buffers) + chunk + samples * n
+    return _FLOAT32 * floats + 2 * minibatches
 
 
 @dataclass(frozen=True)
@@ -134,23 +172,19 @@ class Plan:
     largest_memory: int  # bytes of the largest Tune trial
     flops: float
     seconds: float  # estimated, with `rate` on each worker
-    rate: float  # FLOP/s of one core, training, measured
+    rate: float  # FLOP/s of one core, training and measuring, measured
     checkpoint_bytes: int
 
 
 def make_plan(sweep: Sweep, workers: int) -> Plan:
     """Plan a sweep for so many Tune trials at once."""
     trials = sweep.trials()
-    pieces = cut(stacks(sweep), workers)
+    whole = stacks(sweep)
+    pieces = cut(whole, workers)
+    rates = _rates(pieces)
+    seconds = [piece.flops / rate for piece, rate in zip(pieces, rates, strict=True)]
     flops = sum(piece.flops for piece in pieces)
-    rates: dict[tuple, float] = {}
-    seconds = []
-    for piece in pieces:
-        t = piece.trials[0].training
-        shape = (data_shape(piece.trials[0])[1], t.hidden_units, t.batch_size)
-        if shape not in rates:
-            rates[shape] = _rate(piece.trials[0])
-        seconds.append(piece.flops / rates[shape])
+    shapes = [(data_shape(plan.trials[0]), plan.trials) for plan in whole]
     return Plan(
         trials=len(trials),
         excluded=sweep.excluded,
@@ -158,34 +192,72 @@ def make_plan(sweep: Sweep, workers: int) -> Plan:
         tune_trials=len(pieces),
         workers=workers,
         epochs=sum(t.training.epochs for t in trials),
-        samples=sum(t.training.epochs * data_shape(t)[0] for t in trials),
+        samples=sum(n * t.training.epochs for (n, _), stack in shapes for t in stack),
         largest_memory=max(map(memory, pieces)),
         flops=flops,
         seconds=_last_finish(seconds, workers),
         rate=flops / sum(seconds),
         checkpoint_bytes=sum(
-            2 * _FLOAT32 * t.training.hidden_units * (data_shape(t)[1] + 1) for t in trials
+            2 * _FLOAT32 * t.training.hidden_units * (inputs + 1)
+            for (_, inputs), stack in shapes
+            for t in stack
         ),
     )
 
 
+def _rates(pieces: Sequence[StackPlan]) -> list[float]:
+    """FLOP/s of one core for each piece; where time runs short, the mean of the longer ones."""
+    known: dict[tuple, float] = {}
+    stop = time.perf_counter() + _ALL_RATES_SECONDS
+    keys = [_kind(piece.trials[0]) for piece in pieces]
+    for key, piece in zip(keys, pieces, strict=True):
+        if key not in known and (not known or time.perf_counter() < stop):
+            known[key] = _rate(piece.trials[0])
+    mean = sum(known.values()) / len(known)
+    return [known.get(key, mean) for key in keys]
+
+
+def _kind(trial: Trial) -> tuple:
+    """What a trial's speed depends on."""
+    t = trial.training
+    inputs = data_shape(trial)[1]
+    return (trial.model, trial.activation, inputs, t.hidden_units, t.batch_size, t.corruptions)
+
+
 def _rate(trial: Trial) -> float:
-    """FLOP/s of one core, measured by training this trial for a fifth of a second."""
+    """FLOP/s of one core, measured by training and measuring this trial for a moment.
+
+    On some rows of noise, and no larger than where the rate no longer grows with the size.
+    """
     import torch
 
     from sparseae.stack import Stack
 
+    samples, inputs = data_shape(trial)
+    t = trial.training
+    small = replace(
+        trial,
+        training=replace(
+            t,
+            hidden_units=min(t.hidden_units, 1024),
+            batch_size=min(t.batch_size, 200),
+            corruptions=min(t.corruptions, 4),
+        ),
+    )
+    inputs = min(inputs, 1024)
+    flops = sum(_flops_per_sample(small, inputs))
+    batch = small.training.batch_size
+    rows = min(samples, batch * max(1, min(20, int(2e10 / (flops * batch)))))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rows = min(20 * trial.training.batch_size, data_shape(trial)[0])
-        stack = Stack([trial], torch.randn(rows, data_shape(trial)[1]))
+        stack = Stack([small], torch.randn(rows, inputs))
         stack.train_epoch(1)  # the first allocates
         epochs, start = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < 0.2:
+        while (elapsed := time.perf_counter() - start) < _RATE_SECONDS:
             stack.train_epoch(2)
+            stack.measure()
             epochs += 1
     finally:
         torch.set_num_threads(threads)
-    per_epoch = cost(trial) / (data_shape(trial)[0] * max(1, trial.training.epochs))
-    return per_epoch * rows * epochs / elapsed
+    return flops * rows * epochs / elapsed

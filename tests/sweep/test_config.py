@@ -1,6 +1,7 @@
 """Configurations: what they mean, and that what is wrong is refused in one line."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from sparseae.errors import RequestError
 from sparseae.sweep.config import PAPER_SIGMA2, Sweep, difference, parse
+from sparseae.sweep.plan import cut, stacks
 from sparseae.trial import Training
 
 CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
@@ -221,7 +223,14 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, content):
 def test_the_configurations_that_we_ship_are_sound(path):
     sweep = Sweep.load(path)
     assert sweep.name == path.stem
-    assert sweep.trials()
+    comment = " ".join(
+        line.removeprefix("#") for line in path.read_text().splitlines() if line.startswith("#")
+    )
+    (trials,) = re.findall(r"([\d,]+) trials", comment)
+    assert len(sweep.trials()) == int(trials)
+    for workers in (2, 64):
+        pieces = cut(stacks(sweep), workers)
+        assert sum(len(piece.trials) for piece in pieces) == int(trials)
 
 
 def test_paper_yaml_is_section_3():
