@@ -132,13 +132,14 @@ def _curve(name: dict[str, str], variant: dict[str, object], rows: pd.DataFrame)
         for column in ("activation_fraction", "dead_fraction", "moved")
     })  # fmt: skip
 
-    def table(column: str) -> np.ndarray:
-        wide = sound.pivot_table(
-            index="seed", columns="sigma2", values=column, dropna=False, observed=False
-        )
-        return wide.reindex(index=seeds, columns=sigma2).to_numpy(float)
+    sigma2, seeds = np.unique(rows["sigma2"]), np.unique(rows["seed"])
+    place = np.searchsorted(seeds, rows["seed"]), np.searchsorted(sigma2, rows["sigma2"])
 
-    sigma2, seeds = np.sort(rows["sigma2"].unique()), np.sort(rows["seed"].unique())
+    def table(column: str) -> np.ndarray:
+        wide = np.full((seeds.size, sigma2.size), np.nan)
+        wide[place] = sound[column].to_numpy(float)
+        return wide
+
     return Curve(
         name=name,
         variant=variant,

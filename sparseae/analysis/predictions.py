@@ -110,7 +110,8 @@ def described(trend: Trend) -> str:
     )
     words = (
         f"{trend.trend}: {trend.first:.3f} -> {trend.last:.3f}, change {trend.change:+.3f}"
-        f"{interval}, tau {trend.tau:+.2f} (p {trend.p_value:.2g}), {trend.seeds} seeds"
+        f"{interval}, tau {trend.tau:+.2f} (p {trend.p_value:.2g}), {trend.seeds} seeds, "
+        f"{trend.epochs} epochs"
     )
     return words + (f" ({trend.note})" if trend.note else "")
 
@@ -328,8 +329,10 @@ class FreeWeightsUnpredictable(TrendPrediction):
             return Outcome(SUPPORTED, words, used)
         # A whitened data set is another view of the same data, not another data set.
         several = len({k.removesuffix(" (whitened)") for k in judged}) > 1
+        settled = all(trend.converged for found in judged.values() for trend in found)
         if several and kinds in ({"increasing"}, {"decreasing"}, {"flat"}):
-            return Outcome(CONTRADICTED, f"the same everywhere: {words}", used)
+            verdict = CONTRADICTED if settled else INCONCLUSIVE
+            return Outcome(verdict, f"the same everywhere: {words}", used)
         return Outcome(INCONCLUSIVE, words if several else f"one data set: {words}", used)
 
 

@@ -3,9 +3,10 @@
 Trials of the same seed share their random numbers, so every comparison is paired over seeds.
 `flat` is a claim and has to be shown: at every value of sigma2 two one-sided t tests place the
 paired change from sigma2 = 0 within the margin. `decreasing` and `increasing` need a move that
-exceeds the margin and Tukey's range for that many values (a seed is a block; what seeds and sigma2
-leave is the noise), that also differs from 0 in a paired t test, and no opposite move beyond the
-margin; `irregular` has both. What shows none of these is `undecided`.
+exceeds the margin and what noise alone would do to the most different of all pairs of values
+(Bonferroni's t; a seed is a block, what seeds and sigma2 leave is the noise), that also differs
+from 0 in a paired t test, and no opposite move beyond the margin; `irregular` has both. What shows
+none of these is `undecided`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from sparseae.analysis import thresholds
 from sparseae.analysis.curves import Curve, curves
@@ -174,14 +175,17 @@ def _direction(y: np.ndarray, noise: float, freedom: int) -> str:
     """The class of a curve that is not shown to be flat."""
     seeds, values = y.shape
     mean = y.mean(0)
-    tukey = _tukey(values, freedom) * noise / np.sqrt(seeds) if freedom else 0.0
+    by_chance = 0.0
+    if freedom:
+        pairs = values * (values - 1) / 2
+        by_chance = _t(1 - thresholds.ALPHA / 2 / pairs, freedom) * noise * np.sqrt(2 / seeds)
     later_minus_earlier = np.triu(mean[None, :] - mean[:, None])
     moves = {}
     for sign in (1, -1):
         earlier, later = np.unravel_index((sign * later_minus_earlier).argmax(), (values, values))
         size = sign * later_minus_earlier[earlier, later]
         half = _half_width(y[:, [later]] - y[:, [earlier]], 1 - thresholds.ALPHA / 2)[0]
-        moves[sign] = (size > thresholds.MARGIN, size > max(thresholds.MARGIN, tukey, half))
+        moves[sign] = (size > thresholds.MARGIN, size > max(thresholds.MARGIN, by_chance, half))
     (any_rise, rises), (any_fall, falls) = moves[1], moves[-1]
     if falls and rises:
         return "irregular"
@@ -201,13 +205,8 @@ def _half_width(differences: np.ndarray, level: float) -> np.ndarray:
 
 
 @cache
-def _tukey(values: int, freedom: int) -> float:
-    return float(stats.studentized_range.ppf(1 - thresholds.ALPHA, values, freedom))
-
-
-@cache
 def _t(level: float, freedom: int) -> float:
-    return float(stats.t.ppf(level, freedom))
+    return float(special.stdtrit(freedom, level))
 
 
 def _kendall(y: np.ndarray) -> tuple[float, float]:

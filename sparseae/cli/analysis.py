@@ -96,30 +96,24 @@ def _print_curves(console: Console, curves: pd.DataFrame) -> None:
 
 
 def _print_verdicts(console: Console, verdicts: pd.DataFrame) -> None:
-    from rich import box
-    from rich.table import Table
+    from rich.padding import Padding
+    from rich.text import Text
 
-    tested = verdicts[verdicts["verdict"] != "not tested"]
-    table = Table(
-        title="verdicts", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )  # fmt: skip
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("prediction", overflow="fold", ratio=2)
-    table.add_column("data", overflow="fold", ratio=1)
-    table.add_column("what decided", overflow="fold", ratio=4)
-    for row in tested.itertuples():
-        colour = _COLOURS.get(str(row.verdict), "default")
-        table.add_row(
-            f"[{colour}]{row.verdict}[/]", row.prediction, row.dataset, f"{row.evidence}",
-            end_section=row.dataset == "all",
-        )  # fmt: skip
-    console.print(table)
-    untested = verdicts.loc[
-        (verdicts["dataset"] == "all") & (verdicts["verdict"] == "not tested"), "prediction"
-    ]
-    if len(untested):
-        console.print(f"not tested, no trials: {'; '.join(untested)}", highlight=False, style="dim")
+    console.print("[bold]verdicts[/]")
+    untested = []
+    for label, rows in verdicts.groupby("prediction", sort=False):
+        whole = rows[rows["dataset"] == "all"].iloc[0]
+        if whole["verdict"] == "not tested":
+            untested.append(label)
+            continue
+        colour = _COLOURS.get(whole["verdict"], "default")
+        console.print(f"\n[bold {colour}]{whole['verdict']:13}[/] {label}", highlight=False)
+        console.print(Padding(Text(f"{whole['claim']} ({whole['section']})", "dim"), (0, 0, 0, 14)))
+        for row in rows[rows["dataset"] != "all"].to_dict("records"):
+            line = f"{row['dataset']}: {row['verdict']}; {row['evidence']}"
+            console.print(Padding(Text(line), (0, 0, 0, 14)))
+    if untested:
+        console.print(f"\nnot tested, no trials: {'; '.join(untested)}", highlight=False)
 
 
 @app.command()

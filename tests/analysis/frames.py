@@ -1,0 +1,60 @@
+"""Tables of epochs with a known answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+SIGMA2 = (0.0, 0.01, 0.09, 0.25, 0.49, 1.0)
+
+#: Shapes seen in real runs, as functions of sigma2.
+SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "flat": lambda s: np.full_like(s, 0.37),
+    "decreasing": lambda s: 0.02 + 0.36 * np.exp(-12 * s),  # relu dae
+    "plateau": lambda s: 0.95 / (1 + np.exp(12 * (s - 0.5))) + 0.03,  # sigmoid cae
+    "weak": lambda s: 0.37 - 0.06 * s,  # twice the margin
+    "increasing": lambda s: 0.5 + 0.4 * np.sqrt(s),
+    "irregular": lambda s: 0.5 + 0.25 * np.cos(2 * np.pi * np.sqrt(s)),
+}
+
+
+def curve(
+    shape: str = "flat",
+    *,
+    model: str = "cae",
+    activation: str = "relu",
+    constraint: str = "unit_norm",
+    dataset: str = "digits",
+    sigma2: tuple[float, ...] = SIGMA2,
+    seeds: int = 3,
+    noise: float = 0.003,
+    epochs: int = 10,
+    dead: Callable[[float], float] = lambda s: 0.0,
+    rng: np.random.Generator | None = None,
+    **extra: object,
+) -> pd.DataFrame:
+    """Rows of one curve: each trial goes from 0.5 at epoch 0 to its final value by epoch 6."""
+    rng = rng or np.random.default_rng(0)
+    rows = []
+    values = SHAPES[shape](np.array(sigma2))
+    for seed in range(seeds):
+        offset = rng.normal(0, noise)
+        for s, value in zip(sigma2, values, strict=True):
+            final = float(np.clip(value + offset + rng.normal(0, noise), 0, 1))
+            for epoch in range(epochs + 1):
+                share = min(1.0, epoch / (0.6 * epochs))
+                rows.append(
+                    {
+                        "sweep": "made", "model": model, "activation": activation,
+                        "sigma2": float(s), "constraint": constraint, "dataset": dataset,
+                        "seed": seed, "epoch": epoch, "epochs": epochs, "status": "ok",
+                        "activation_fraction": 0.5 + share * (final - 0.5),
+                        "dead_fraction": dead(s) * share, "hidden_units": 1000, **extra,
+                    }
+                )  # fmt: skip
+    frame = pd.DataFrame(rows)
+    names = ["model", "activation", "constraint", "dataset", "sigma2", "seed", *extra]
+    frame["trial_id"] = frame[names].astype(str).agg("/".join, axis=1)
+    return frame

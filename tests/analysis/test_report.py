@@ -1,0 +1,165 @@
+"""Figures, the two commands, and the page in a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+import sparseae
+from sparseae.analysis import plot
+from sparseae.analysis.report import report
+from sparseae.errors import RequestError
+from tests.analysis.frames import curve
+
+SWEEP = {
+    "name": "shown",
+    "space": {
+        "model": ["dae", "cae", "mdae", "sae"],
+        "activation": ["relu"],
+        "sigma2": [0, 0.25, 1.0],
+        "dataset": ["digits"],
+        "seed": [0, 1],
+    },
+    "training": {"epochs": 6, "hidden_units": 16, "samples": 200},
+    "keep_weights": True,
+}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A real sweep, small."""
+    folder = tmp_path_factory.mktemp("results")
+    sparseae.run(SWEEP, results=folder, in_process=True)
+    return folder / "shown"
+
+
+def command(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "sparseae", *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_figures_are_figures_and_the_frame_is_untouched():
+    frame = pd.concat([curve(model=m) for m in ("dae", "cae")])
+    before = frame.copy()
+    assert isinstance(plot.figure1(frame), Figure)
+    assert isinstance(plot.epoch_curves(frame, "relu", "unit_norm"), Figure)
+    pd.testing.assert_frame_equal(frame, before)
+    with pytest.raises(RequestError, match="sigmoid"):
+        plot.figure4(frame)
+
+
+def test_a_panel_for_each_data_set_shows_the_means():
+    figure = plot.figure1(pd.concat([curve(noise=0.0), curve(noise=0.0, dataset="mnist")]))
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["digits", "mnist"]
+    (line,) = figure.axes[0].get_lines()
+    assert line.get_ydata() == pytest.approx(0.37)
+
+
+def test_analyze_prints_and_stores_both_tables(sweep):
+    done = command("analyze", sweep)
+    assert done.returncode == 0, done.stderr
+    assert "relu dae" in done.stdout
+    assert "relu-flat: relu cae unit_norm" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    stored = pd.read_parquet(sweep / "verdicts.parquet")
+    expected = sparseae.check_predictions(sparseae.load(sweep))
+    assert stored["verdict"].tolist() == expected["verdict"].tolist()
+    assert len(pd.read_parquet(sweep / "trends.parquet")) == 4
+
+
+def test_analyze_as_json(sweep):
+    found = json.loads(command("analyze", sweep, "--json").stdout)
+    assert {row["model"] for row in found["trends"]} == {"dae", "cae", "mdae", "sae"}
+    assert {"prediction", "dataset", "verdict", "evidence"} <= set(found["verdicts"][0])
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken" / "epochs").mkdir(parents=True)
+    (tmp_path / "broken" / "epochs" / "part-1.parquet").write_bytes(b"PAR1 no")
+    for name, word in (("nowhere", "no such"), ("empty", "epochs"), ("broken", "part-1")):
+        done = command("analyze", tmp_path / name)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert word in done.stderr
+
+
+def test_several_folders_are_one_table(sweep, tmp_path):
+    other = sparseae.run(SWEEP | {"name": "more"}, results=tmp_path, set_values=["space.seed=[5]"],
+                         in_process=True)  # fmt: skip
+    both = sparseae.load([sweep, other.place])
+    assert len(both) == (24 + 12) * 7
+    assert (sparseae.trends(both)["seeds"] == 3).all()
+
+
+def test_the_report_is_one_page_with_its_figures(sweep, tmp_path):
+    page = report(sweep, tmp_path / "out").read_text()
+    for name in ("figure1", "epochs-relu-unit_norm", "units-relu-unit_norm"):
+        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 1000
+        assert f'id="{name}"' in page
+    # Namespaces are names; nothing is loaded from anywhere.
+    assert not re.search(r'(src|href)="(?!data:|#)', page.replace("xlink:href", "href"))
+    assert sparseae.data.prepare("digits", samples=200).fingerprint in page
+    assert "24 trials" in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromedriver"), reason="no chromium-driver installed")
+def test_the_page_in_a_browser(sweep, tmp_path):
+    """Open a verdict, sort, filter, by mouse and keyboard, on a desktop and a phone."""
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    page = report(sweep, tmp_path / "out")
+    options = webdriver.ChromeOptions()
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
+                 "disable-background-networking", "disable-component-update", "disable-sync",
+                 f"user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
+    browser = webdriver.Chrome(options=options, service=service)
+    try:
+        browser.get(page.as_uri())
+        wait = WebDriverWait(browser, 10)
+
+        first = browser.find_element(By.CSS_SELECTOR, "details.prediction")
+        assert not first.find_element(By.TAG_NAME, "table").is_displayed()
+        first.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+        wait.until(lambda _: first.find_element(By.TAG_NAME, "table").is_displayed())
+
+        table = browser.find_element(By.ID, "curve-table")
+
+        def shown(column):
+            return [
+                row.find_elements(By.TAG_NAME, "td")[column].text
+                for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
+                if row.is_displayed()
+            ]
+
+        head = table.find_elements(By.CSS_SELECTOR, "th button")[7]  # last
+        head.click()
+        ascending = [float(text) for text in shown(7)]
+        assert ascending == sorted(ascending)
+        head.send_keys(Keys.ENTER)
+        assert [float(text) for text in shown(7)] == ascending[::-1]
+
+        browser.find_element(By.ID, "filter").send_keys("relu DAE")
+        wait.until(lambda _: browser.find_element(By.ID, "shown").text == "2 of 4 curves")
+        assert set(shown(0)) == {"dae", "mdae"}
+
+        browser.set_window_size(390, 800)
+        wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert browser.execute_script(wide) == 0
+        assert browser.get_log("browser") == []
+    finally:
+        browser.quit()

@@ -1,0 +1,157 @@
+"""Trends of curves whose answer is known."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sparseae import trends
+from sparseae.analysis.trends import _kendall
+from sparseae.errors import RequestError
+from tests.analysis.frames import SIGMA2, curve
+
+
+def only(frame: pd.DataFrame):
+    (row,) = trends(frame).itertuples()
+    return row
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("flat", "flat"),
+        ("decreasing", "decreasing"),
+        ("plateau", "decreasing"),
+        ("increasing", "increasing"),
+        ("irregular", "irregular"),
+    ],
+)
+@pytest.mark.parametrize("seeds", [1, 3, 5])
+def test_a_clear_shape_is_recognized(shape, expected, seeds):
+    row = only(curve(shape, seeds=seeds))
+    assert row.trend == expected
+    assert row.seeds == seeds
+    assert row.descriptive == (seeds == 1)
+    assert ("one seed" in row.note) == (seeds == 1)
+
+
+def test_noise_makes_it_undecided_not_wrong():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        assert only(curve("flat", noise=0.1, rng=rng)).trend in ("undecided", "flat")
+
+
+def test_flat_has_to_be_shown():
+    """A small change that noise hides is undecided: no evidence of a change is not flatness."""
+    assert only(curve("flat", seeds=2, noise=0.02)).trend == "undecided"
+
+
+def test_changes_are_paired_over_seeds():
+    frame = curve("flat", noise=0.0)
+    frame["activation_fraction"] += 0.1 * frame["seed"] + 0.2 * frame["sigma2"]
+    row = only(frame)
+    assert row.change == pytest.approx(0.2)
+    assert row.change_low == pytest.approx(0.2)  # between seeds the change does not vary
+    assert row.trend == "increasing"
+
+
+def test_numbers_are_those_of_the_data():
+    frame = curve("decreasing", noise=0.0)
+    row = only(frame)
+    assert row.first == pytest.approx(0.38)
+    assert row.lowest == row.last
+    assert row.tau == -1
+    sigma = np.sqrt(SIGMA2)
+    final = frame.query("epoch == 10 and seed == 0").sort_values("sigma2")["activation_fraction"]
+    assert row.slope == pytest.approx(stats.theilslopes(final, sigma).slope)
+
+
+def test_kendall_is_scipys_for_one_seed():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        y = rng.standard_normal(6)
+        expected = stats.kendalltau(np.arange(6), y, method="exact")
+        assert _kendall(y[None]) == pytest.approx((expected.statistic, expected.pvalue))
+
+
+def test_kendalls_p_is_exact_for_two_seeds():
+    y = np.array([[1.0, 2.0, 3.0], [1.0, 3.0, 2.0]])
+    orders = list(itertools.permutations(range(3)))
+
+    def score(order):
+        return sum(np.sign(order[j] - order[i]) for i, j in itertools.combinations(range(3), 2))
+
+    sums = [score(a) + score(b) for a, b in itertools.product(orders, orders)]
+    tau, p = _kendall(y)
+    assert tau == pytest.approx(4 / 6)
+    assert p == pytest.approx(np.mean(np.abs(sums) >= 4))
+
+
+def test_dead_units_have_an_onset():
+    row = only(curve("decreasing", noise=0.0, dead=lambda s: 0.3 if s >= 0.25 else 0.0))
+    assert row.dead_onset_sigma2 == 0.25
+    assert row.dead_onset_activation == pytest.approx(0.02 + 0.36 * np.exp(-3))
+    assert np.isnan(only(curve("decreasing")).dead_onset_sigma2)
+
+
+def test_diverged_trials_are_left_out_and_counted():
+    frame = curve("decreasing")
+    wild = (frame["sigma2"] == 1.0) & (frame["epoch"] > 2)
+    frame.loc[wild, "status"] = "diverged"
+    frame.loc[wild, ["activation_fraction", "dead_fraction"]] = np.nan
+    row = only(frame)
+    assert row.diverged == 3
+    assert row.sigma2_values == 5
+    assert row.trend == "decreasing"
+    assert "3 diverged trials left out" in row.note
+
+
+def test_a_half_finished_sweep_says_so():
+    frame = curve("decreasing")
+    row = only(frame[(frame["seed"] < 2) | (frame["epoch"] < 7)])
+    assert row.unfinished == 6
+    assert "6 trials unfinished" in row.note
+
+
+def test_an_unconverged_curve_is_marked():
+    assert only(curve("decreasing")).converged
+    moving = curve("decreasing", noise=0.0)
+    moving["activation_fraction"] += 0.02 * (10 - moving["epoch"])
+    row = only(moving)
+    assert not row.converged
+    assert "not converged" in row.note
+
+
+def test_different_configurations_are_different_curves():
+    both = pd.concat([curve("flat", learning_rate=0.001), curve("increasing", learning_rate=0.005)])
+    found = trends(both).set_index("variant")["trend"].to_dict()
+    assert found == {"learning_rate=0.001": "flat", "learning_rate=0.005": "increasing"}
+
+
+def test_whitened_data_are_another_data_set():
+    both = pd.concat([curve("flat", whiten=False), curve("increasing", whiten=True)])
+    found = trends(both).set_index("dataset")["trend"].to_dict()
+    assert found == {"digits": "flat", "digits (whitened)": "increasing"}
+
+
+def test_one_value_of_sigma2_decides_nothing():
+    row = only(curve("flat", sigma2=(0.0,)))
+    assert row.trend == "undecided"
+    assert "two values" in row.note
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(RequestError, match="activation_fraction"):
+        trends(curve().drop(columns="activation_fraction"))
+
+
+def test_two_trials_in_one_place_are_refused():
+    doubled = pd.concat([curve(), curve().assign(trial_id=lambda f: f["trial_id"] + "x")])
+    with pytest.raises(RequestError, match="two trials"):
+        trends(doubled)
+
+
+def test_an_empty_table_has_no_curves():
+    assert trends(curve().iloc[:0]).empty
