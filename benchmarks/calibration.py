@@ -35,9 +35,9 @@ def simulated(shape: str, seeds: int, noise: float, rng: np.random.Generator) ->
     y = SHAPES[shape](sigma2) + rng.normal(0, noise, (seeds, 1))
     y = np.clip(y + rng.normal(0, noise, (seeds, sigma2.size)), 0, 1)
     return Curve(
-        name={}, variant={}, sigma2=sigma2, seeds=np.arange(seeds), activation=y,
-        dead=np.zeros_like(y), moved=np.zeros_like(y), epochs=50, trials=y.size, diverged=0,
-        unfinished=0,
+        name={}, sigma2=sigma2, seeds=np.arange(seeds), activation=y,
+        dead=np.zeros_like(y), moved=np.zeros_like(y),
+        drift=np.zeros_like(y), epoch=50, trials=y.size,
     )  # fmt: skip
 
 

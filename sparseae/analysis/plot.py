@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparseae.analysis.curves import Curve, curves, final_rows
+from sparseae.analysis.curves import Curve, curves, trial_table
 from sparseae.errors import RequestError
 
 #: Colour, marker and line of each model.
@@ -179,9 +179,9 @@ def unit_histogram(
     Raises:
         RequestError: if no trial has these values.
     """
-    last = final_rows(frame)
-    last = last[(last["activation"] == activation) & (last["constraint"] == constraint)]
-    joined = units.merge(last[["trial_id", "model", "dataset", "sigma2"]], on="trial_id")
+    trials = trial_table(frame)
+    chosen = trials[(trials["activation"] == activation) & (trials["constraint"] == constraint)]
+    joined = units.merge(chosen[["model", "dataset", "sigma2"]], on="trial_id")
     joined = joined.dropna(subset="activation_fraction")
     if joined.empty:
         raise RequestError(f"no units of {activation} under {constraint}")

@@ -27,11 +27,12 @@ def analyze(
     """Print the trend of every curve and the verdict on every prediction."""
     from rich.console import Console
 
-    from sparseae.analysis import check_predictions, trends
+    from sparseae.analysis.predictions import verdict_table
+    from sparseae.analysis.trends import judge, trend_table
     from sparseae.results import load
 
-    frame = load(places)
-    curves, verdicts = trends(frame), check_predictions(frame)
+    judged = judge(load(places))
+    curves, verdicts = trend_table(judged), verdict_table(judged)
     unwritten = _store(places[0], curves, verdicts) if len(places) == 1 else None
     if as_json:
         typer.echo(
