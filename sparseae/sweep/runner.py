@@ -18,7 +18,7 @@ import yaml
 
 from sparseae import data
 from sparseae.errors import RequestError
-from sparseae.results.location import Location
+from sparseae.results.location import Location, below
 from sparseae.results.lock import only_run
 from sparseae.results.store import Store
 from sparseae.sweep.config import Sweep, difference
@@ -171,7 +171,7 @@ def run(
         RequestError: if the request is wrong; nothing has started then.
     """
     sweep = Sweep.load(source, set_values)
-    place = str(results).rstrip("/") + "/" + sweep.name
+    place = below(results, sweep.name)
     location = Location.of(place)
     if not overwrite:
         _require_continuable(location, sweep)
@@ -182,7 +182,13 @@ def run(
         else:
             _require_continuable(location, sweep)  # again: it may have run in the meantime
             _require_same_data(location, _described(prepared))
-        return _train(sweep, place, prepared, observer or Quiet(), in_process, address)
+        try:
+            return _train(sweep, place, prepared, observer or Quiet(), in_process, address)
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            raise RequestError(
+                f"{location}: cannot be written ({reason}); once it can, the same command goes on"
+            ) from error
 
 
 def _train(
