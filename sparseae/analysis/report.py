@@ -119,7 +119,6 @@ def _filters(place: str | Path, frame: pd.DataFrame) -> Iterator[tuple[str, str,
 def _save(name: str, caption: str, figure: Figure, output: Path) -> Drawn:
     for suffix in (".svg", ".png"):
         plot.save(figure, output / f"{name}{suffix}")
-        figure.set_layout_engine("none")  # laid out by now; doing it again takes a second
     text = (output / f"{name}.svg").read_text(encoding="utf-8")
     svg = text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
     svg = _scoped(svg, name)
