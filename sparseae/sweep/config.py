@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,16 +22,21 @@ from sparseae.trial import AXES, STACKABLE, TRAINING_TYPES, Training, Trial
 #: The paper's values of sigma2 (section 3).
 PAPER_SIGMA2 = (0.0, 0.001, 0.01, 0.04, 0.09, 0.16, 0.25, 0.36, 0.49, 0.64, 0.81, 1.0)
 
-#: A configuration is a page of text; more is a mistake or an attack on the parser.
-_MOST_BYTES = 1 << 20
-_MOST_TRIALS = 10_000_000
+#: A configuration is a page of text, and 256 KiB are seconds of parsing: more is a mistake.
+_MOST_BYTES = 256 << 10
+#: Listing this many trials takes some ten seconds and a gigabyte.
+_MOST_TRIALS = 1_000_000
+
+#: Bounded in depth and length: YAML's aliases can make a page of text a tree of any size.
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
 
 def _number(value: object) -> object:
-    """YAML 1.1 reads ``1e-3`` as text."""
-    if isinstance(value, str):
+    """YAML 1.1 reads ``1e-3`` as text; -0.0 becomes 0.0, or its trial_id would differ."""
+    if isinstance(value, str | float):
         try:
-            return float(value)
+            return float(value) + 0.0
         except ValueError:
             return value
     return value
@@ -86,15 +94,29 @@ def _checked(key: str, value: object, where: str) -> Any:
     if key in ("model", "activation", "constraint"):
         names = _names(key)
         if checked not in names:
-            raise RequestError(f"{where}: unknown {key} {checked!r}; {nearest(checked, names)}")
+            raise RequestError(
+                f"{where}: unknown {key} {_shown(checked)}; {nearest(checked, names)}"
+            )
     elif key == "dataset":
         from sparseae import data
 
-        try:
+        if not checked.isprintable():
+            raise RequestError(f"{where}: must be a name or a path, not {_shown(checked)}")
+        with _refusing(where, checked):
             data.check(checked)
-        except RequestError as error:
-            raise RequestError(f"{where}: {error}") from None
     return checked
+
+
+@contextmanager
+def _refusing(where: str, name: str) -> Iterator[None]:
+    """Around a question to a data set: what is wrong with it stands behind ``where``."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from None
+    except (OSError, ValueError) as error:  # a path that the system does not take
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"{where}: {_shown(name)}: {reason}") from None
 
 
 def _names(axis: str) -> Sequence[str]:
@@ -113,8 +135,18 @@ def _problem(error: Any, value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    """A value in a message: short, and one line."""
+    try:
+        text = " ".join(_REPR.repr(value).split())
+    except ValueError:
+        return "an integer of thousands of digits"  # Python refuses to print those
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _named(key: object) -> str:
+    """A key or a path in a message: as it stands, quoted where it would not fit a line."""
+    plain = isinstance(key, str) and key.isprintable() and len(key) <= 200
+    return str(key) if plain else _shown(key)
 
 
 class _Strict(BaseModel):
@@ -169,40 +201,36 @@ class Sweep(_Strict):
         Raises:
             RequestError: in one line, with the key, the value and the nearest valid choice.
         """
+        raw: Any = source
         if isinstance(source, Sweep):
-            raw: Any = source.resolved()
-        elif isinstance(source, Mapping):
-            raw = dict(source)
-        else:
+            raw = source.resolved()
+        elif isinstance(source, str | Path):
             raw = _read(Path(source))
-        if not isinstance(raw, dict):
-            raise RequestError(f"{source}: a configuration is a mapping, not {_shown(raw)}")
+        if not isinstance(raw, Mapping):
+            origin = f"{_named(str(source))}: " if isinstance(source, str | Path) else ""
+            raise RequestError(f"{origin}a configuration is a mapping, not {_shown(raw)}")
         for text in set_values:
             raw = _with(raw, text)
-        return cls._checked(raw)
+        return cls._checked(dict(raw))
 
     @classmethod
     def _checked(cls, raw: dict[Any, Any]) -> Sweep:
         _require_known(raw, cls.model_fields, "")
-        name = raw.get("name")
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
-            raise RequestError(
-                f"name: must be letters, digits, '.', '_' and '-' (it names a folder), "
-                f"not {_shown(name)}"
-            )
+        name = _name(raw.get("name"))
         space = _space(raw.get("space"))
-        training = _training(raw.get("training") or {}, "training")
+        training = _training(_given(raw, "training", {}), "training")
         defaults = {k: getattr(Training(), k) for k in TRAINING_TYPES}
         plain = {
             key: raw[key]
             for key in ("resources", "keep_weights", "checkpoint_every", "max_failures")
             if raw.get(key) is not None
         }
-        known = space | {k: (v,) for k, v in (defaults | training).items() if k not in space}
-        overrides = _overrides(raw.get("overrides") or [], known)
-        for override in overrides:
-            for key, value in override["training"].items():
-                known[key] = (*known[key], value)
+        _require_known(
+            _mapping(plain.get("resources", {}), "resources"), Resources.model_fields, "resources."
+        )
+        every = {key: (value,) for key, value in (defaults | training).items()} | space
+        known = {key: set(values) for key, values in every.items()}
+        overrides = _overrides(_given(raw, "overrides", []), known)
         try:
             sweep = cls.model_validate(
                 {
@@ -213,72 +241,82 @@ class Sweep(_Strict):
                     "overrides": overrides,
                     "exclude": tuple(
                         _matcher(entry, f"exclude[{i}]", known)
-                        for i, entry in enumerate(_list(raw.get("exclude") or [], "exclude"))
+                        for i, entry in enumerate(_list(_given(raw, "exclude", []), "exclude"))
                     ),
                     **plain,
                 }
             )
         except ValidationError as error:
             raise RequestError(_refusal(error)) from None
-        size = math.prod(len(values) for values in sweep.space.values())
-        if size > _MOST_TRIALS:
-            raise RequestError(f"space: {size:,} trials are more than {_MOST_TRIALS:,}")
+        if sweep._size > _MOST_TRIALS:
+            raise RequestError(f"space: {sweep._size:,} trials are more than {_MOST_TRIALS:,}")
         if not sweep.trials():
             raise RequestError("exclude: leaves no trial")
         sweep._require_possible()
         return sweep
 
     def _require_possible(self) -> None:
-        """Ask the model and the activation of each trial whether they can train it."""
+        """Ask the model, the activation and the data set of each trial whether it can train."""
+        from sparseae import data
         from sparseae.activations import ACTIVATIONS
         from sparseae.objectives import OBJECTIVES
 
-        asked = {(t.model, t.activation, t.training) for t in self.trials()}
-        for model, activation, training in asked:
+        asked = {(t.model, t.activation, t.dataset, t.training) for t in self.trials()}
+        for model, activation, training in {(m, a, t) for m, a, _, t in asked}:
             for part in (OBJECTIVES[model], ACTIVATIONS[activation]):
                 if problem := part.check(training):
                     raise RequestError(problem)
+        for name, samples, inputs in {(d, t.samples, t.gaussian_inputs) for _, _, d, t in asked}:
+            with _refusing("space.dataset", name):
+                data.shape(name, samples=samples, gaussian_inputs=inputs)
 
     def trials(self) -> tuple[Trial, ...]:
         """The trials, each once, in the order of the axes."""
-        return self._trials
+        return self._listed[0]
 
-    @cached_property
-    def _trials(self) -> tuple[Trial, ...]:
-        # A dictionary: an override may give two points of the space the same configuration.
-        return tuple({trial.trial_id: trial for trial in self._points()}.values())
-
-    @cached_property
+    @property
     def excluded(self) -> int:
         """Points of the space that ``exclude`` left out."""
-        return self._size - sum(1 for _ in self._kept())
+        return self._listed[1]
 
-    @cached_property
+    @property
     def merged(self) -> int:
-        """Points of the space that an override made equal to another."""
+        """Points of the space that are the same trial as another."""
         return self._size - self.excluded - len(self.trials())
 
     @property
     def _size(self) -> int:
         return math.prod(len(values) for values in self.space.values())
 
-    def _kept(self) -> Iterator[dict[str, Any]]:
-        axes = list(self.space)
-        for point in itertools.product(*self.space.values()):
-            values = self.training | dict(zip(axes, point, strict=True))
-            for override in self.overrides:
-                if _matches(override.when, values):
-                    values |= override.training
-            if not any(_matches(entry, values) for entry in self.exclude):
-                yield values
-
-    def _points(self) -> Iterator[Trial]:
+    @cached_property
+    def _listed(self) -> tuple[tuple[Trial, ...], int]:
+        """The trials, and how many points were excluded."""
+        overrides = [(_conditions(o.when), o.training) for o in self.overrides]
+        excludes = [_conditions(entry) for entry in self.exclude]
+        axes_of, training_of = itemgetter(*AXES), itemgetter(*TRAINING_TYPES)
+        lasting_of = itemgetter(*(key for key in TRAINING_TYPES if key != "epochs"))
         trainings: dict[tuple, Training] = {}
-        for values in self._kept():
-            key = tuple(values[k] for k in TRAINING_TYPES)
+        trials: dict[tuple, Trial] = {}
+        excluded = 0
+        for point in itertools.product(*self.space.values()):
+            values = self.training | dict(zip(self.space, point, strict=True))
+            for when, changes in overrides:
+                if _matches(when, values):
+                    values |= changes
+            if any(_matches(entry, values) for entry in excludes):
+                excluded += 1
+                continue
+            key = training_of(values)
             if key not in trainings:
-                trainings[key] = Training(**{k: values[k] for k in TRAINING_TYPES})
-            yield Trial(**{axis: values[axis] for axis in AXES}, training=trainings[key])
+                trainings[key] = Training(**dict(zip(TRAINING_TYPES, key, strict=True)))
+            training, at = trainings[key], axes_of(values)
+            # An override, or an axis of epochs, may make two points one trial: the longer stays,
+            # for its rows are the shorter one's and more.
+            same = (at, lasting_of(values))
+            earlier = trials.get(same)
+            if earlier is None or earlier.training.epochs < training.epochs:
+                trials[same] = Trial(**dict(zip(AXES, at, strict=True)), training=training)
+        return tuple(trials.values()), excluded
 
     def resolved(self) -> dict[str, Any]:
         """Plain data that `load` reads back as the same sweep."""
@@ -292,9 +330,6 @@ def _refusal(error: ValidationError) -> str:
     """One line for what pydantic found: the key, what it must be, and the value."""
     errors = error.errors()
     first = errors[0]
-    if first["type"] == "extra_forbidden":
-        key = ".".join(str(part) for part in first["loc"])
-        return f"{key}: unknown key; {nearest(first['loc'][-1], Resources.model_fields)}"
     # The branches of a union ("auto" or a number) each have an error at the same key.
     path = [part for part in first["loc"] if part in _KEYS]
     same = [e for e in errors if [part for part in e["loc"] if part in _KEYS] == path]
@@ -305,26 +340,35 @@ def _refusal(error: ValidationError) -> str:
 def difference(old: Sweep, new: Sweep) -> list[str]:
     """What forbids ``new`` to go on with the results of ``old``; empty where nothing does.
 
-    Every trial of the old sweep must be one of the new one's, with as many epochs or more.
+    Every trial of the old sweep must be one of the new one's, with as many epochs or more. The
+    lines name what by itself takes a trial away, not values that were merely added beside it.
     """
-    now = {trial.trial_id: trial for trial in new.trials()}
-    if all(
-        t.trial_id in now and now[t.trial_id].training.epochs >= t.training.epochs
-        for t in old.trials()
-    ):
+    if _keeps_trials(old, new):
         return []
-    lines = []
-    for key in ("space", "training"):
-        before, after = getattr(old, key), getattr(new, key)
-        for name in dict.fromkeys([*before, *after]):
-            if before.get(name) != after.get(name):
-                lines.append(
-                    f"{key}.{name}: {_plain(before.get(name))} -> {_plain(after.get(name))}"
-                )
-    for key in ("overrides", "exclude"):
-        if getattr(old, key) != getattr(new, key):
-            lines.append(f"{key}: {_plain(old.resolved()[key])} -> {_plain(new.resolved()[key])}")
-    return lines
+    changes = []  # what changed, and the old sweep with that change alone
+    for part in ("space", "training"):
+        before, after = getattr(old, part), getattr(new, part)
+        for key in dict.fromkeys([*before, *after]):
+            if before.get(key) != after.get(key):
+                alone = {k: v for k, v in (before | {key: after.get(key)}).items() if v is not None}
+                line = f"{part}.{key}: {_plain(before.get(key))} -> {_plain(after.get(key))}"
+                changes.append((line, {part: alone}))
+    for part in ("overrides", "exclude"):
+        if getattr(old, part) != getattr(new, part):
+            line = f"{part}: {_plain(old.resolved()[part])} -> {_plain(new.resolved()[part])}"
+            changes.append((line, {part: getattr(new, part)}))
+    guilty = [
+        line
+        for line, change in changes
+        if not _keeps_trials(old, Sweep.model_construct(**dict(old) | change))
+    ]
+    return guilty or [line for line, _ in changes]
+
+
+def _keeps_trials(old: Sweep, new: Sweep) -> bool:
+    """Whether each trial of ``old`` is one of ``new``, with as many epochs or more."""
+    epochs = {trial.trial_id: trial.training.epochs for trial in new.trials()}
+    return all(epochs.get(t.trial_id, -1) >= t.training.epochs for t in old.trials())
 
 
 def _plain(value: object) -> str:
@@ -334,19 +378,37 @@ def _plain(value: object) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loading that refuses a key named twice, of which YAML would drop one in silence."""
+    """Safe loading that refuses a key named twice, of which YAML would drop one in silence.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    And aliases that, written out, would fill the memory or never end.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} stands here twice", problem_mark=key_node.start_mark
-                )
-            if isinstance(key, str):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    problem = f"the key {_shown(key.value)} stands here twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen.add((key.tag, key.value))
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _written_out(node, {}) > _MOST_BYTES:
+            raise yaml.YAMLError("its aliases stand for more than a configuration can hold")
+        return node
+
+
+def _written_out(node: yaml.Node, counts: dict[yaml.Node, float]) -> float:
+    """Nodes of a tree whose aliases are written out; infinite where one stands for itself."""
+    if node not in counts:
+        counts[node] = math.inf
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = itertools.chain(*inner) if isinstance(node, yaml.MappingNode) else inner
+        counts[node] = 1 + sum(_written_out(part, counts) for part in parts)
+    return counts[node]
 
 
 def _read(path: Path) -> Any:
@@ -354,11 +416,10 @@ def _read(path: Path) -> Any:
         with path.open("rb") as stream:
             text = stream.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise RequestError(f"{_named(str(path))}: cannot be read: {reason}") from None
     except ValueError as error:
-        raise RequestError(f"{str(path)!r}: cannot be read: {error}") from None
-    if len(text) > _MOST_BYTES:
-        raise RequestError(f"{path}: is over 1 MiB, which no configuration is")
+        raise RequestError(f"{_named(str(path))}: cannot be read: {error}") from None
     return parse(text, str(path))
 
 
@@ -368,28 +429,32 @@ def parse(text: str | bytes, origin: str) -> Any:
     Raises:
         RequestError: in one line, with ``origin`` and the place.
     """
+    if len(text) > _MOST_BYTES:
+        raise RequestError(f"{_named(origin)}: is over {_MOST_BYTES >> 10} KiB: no configuration")
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise RequestError(f"{origin}:{line} {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(f"{origin}: is not YAML: {reason}") from None
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        reason = f"{line}{error.problem or error.context}"
+    except RecursionError:
+        reason = "is nested too deeply"
+    except Exception as error:
+        # What a wrong value of an explicit tag (!!bool, !!timestamp) raises is anything.
+        reason = f"is not YAML: {str(error) or type(error).__name__}"
+    raise RequestError(f"{_named(origin)}: {' '.join(reason.split())}")
 
 
-def _with(raw: dict[Any, Any], text: str) -> dict[Any, Any]:
+def _with(raw: Mapping[Any, Any], text: str) -> dict[Any, Any]:
     """``raw`` with one ``KEY=VALUE`` applied."""
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
-        raise RequestError(f"--set {text!r}: must be KEY=VALUE, as training.epochs=2")
+        raise RequestError(f"--set {_shown(text)}: must be KEY=VALUE, as training.epochs=2")
     changed = inner = dict(raw)
     for part in path[:-1]:
         below = inner.get(part)
         if below is not None and not isinstance(below, Mapping):
-            raise RequestError(f"--set {key}: {part} is not a mapping")
+            raise RequestError(f"--set {_named(key)}: {_named(part)} is not a mapping")
         inner[part] = dict(below or {})
         inner = inner[part]
     inner[path[-1]] = parse(value, f"--set {key}")
@@ -399,7 +464,27 @@ def _with(raw: dict[Any, Any], text: str) -> dict[Any, Any]:
 def _require_known(raw: Mapping[Any, Any], known: Any, where: str) -> None:
     for key in raw:
         if key not in known:
-            raise RequestError(f"{where}{key}: unknown key; {nearest(key, known)}")
+            name = _named(key)
+            raise RequestError(f"{where}{name}: unknown key; {nearest(name, known)}")
+
+
+def _given(raw: Mapping[Any, Any], key: str, default: Any) -> Any:
+    """What stands under ``key``; the default where nothing does."""
+    value = raw.get(key)
+    return default if value is None else value
+
+
+def _name(value: object) -> str:
+    if value is None:
+        raise RequestError("name: is missing")
+    if not isinstance(value, str):
+        raise RequestError(f"name: must be text (quote it), not {_shown(value)}")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value):
+        raise RequestError(
+            f"name: must be letters, digits, '.', '_' and '-' (it names a folder), "
+            f"not {_shown(value)}"
+        )
+    return value
 
 
 def _mapping(value: object, where: str) -> dict[Any, Any]:
@@ -432,9 +517,11 @@ def _space(value: object) -> dict[str, tuple[Any, ...]]:
         if not values:
             raise RequestError(f"{where}: is empty")
         checked = [_checked(axis, v, f"{where}[{i}]") for i, v in enumerate(values)]
+        seen = set()
         for i, v in enumerate(checked):
-            if v in checked[:i]:
+            if v in seen:
                 raise RequestError(f"{where}[{i}]: {_shown(v)} stands here twice")
+            seen.add(v)
         space[axis] = tuple(checked)
     return space
 
@@ -457,9 +544,9 @@ def _stack(value: object) -> tuple[str, ...]:
     return tuple(axes)
 
 
-def _overrides(value: object, known: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def _overrides(value: object, known: dict[str, set[Any]]) -> list[dict[str, Any]]:
+    """Overrides, checked; ``known`` learns the values that they give."""
     overrides = []
-    known = dict(known)
     for i, entry in enumerate(_list(value, "overrides")):
         where = f"overrides[{i}]"
         raw = _mapping(entry, where)
@@ -470,12 +557,12 @@ def _overrides(value: object, known: Mapping[str, Sequence[Any]]) -> list[dict[s
         when = _matcher(raw["when"], f"{where}.when", known)
         training = _training(raw["training"], f"{where}.training")
         for key, changed in training.items():
-            known[key] = (*known[key], changed)
+            known[key].add(changed)
         overrides.append({"when": when, "training": training})
     return overrides
 
 
-def _matcher(value: object, where: str, known: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+def _matcher(value: object, where: str, known: Mapping[str, set[Any]]) -> dict[str, Any]:
     """A mapping of axis or training key to a value or a list of them, each of which occurs."""
     raw = _mapping(value, where)
     _require_known(raw, _VALUES, f"{where}.")
@@ -489,14 +576,20 @@ def _matcher(value: object, where: str, known: Mapping[str, Sequence[Any]]) -> d
         checked = [_checked(key, v, f"{where}.{key}") for v in values]
         for v in checked:
             if v not in known[key]:
-                have = ", ".join(str(k) for k in known[key])
-                raise RequestError(f"{where}.{key}: no trial has {_shown(v)}; they have {have}")
+                have = sorted(known[key])
+                few = ", ".join(map(str, have[:12])) + (", ..." if len(have) > 12 else "")
+                raise RequestError(f"{where}.{key}: no trial has {_shown(v)}; they have {few}")
         matcher[key] = checked if isinstance(wanted, list | tuple) else checked[0]
     return matcher
 
 
-def _matches(matcher: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    return all(
-        values[key] in wanted if isinstance(wanted, list | tuple) else values[key] == wanted
+def _conditions(matcher: Mapping[str, Any]) -> list[tuple[str, frozenset[Any]]]:
+    """Each key of a matcher with the values that it lets through."""
+    return [
+        (key, frozenset(wanted if isinstance(wanted, list | tuple) else [wanted]))
         for key, wanted in matcher.items()
-    )
+    ]
+
+
+def _matches(conditions: Sequence[tuple[str, frozenset[Any]]], values: Mapping[str, Any]) -> bool:
+    return all(values[key] in wanted for key, wanted in conditions)

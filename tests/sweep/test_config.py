@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sparseae.errors import RequestError
 from sparseae.sweep.config import PAPER_SIGMA2, Sweep, difference, parse
@@ -88,6 +86,17 @@ def test_trials_that_an_override_makes_equal_are_one():
     assert len(sweep.trials()) == 24
 
 
+def test_of_an_axis_of_epochs_the_longest_stays():
+    sweep = Sweep.load(in_space(epochs=[3, 5, 2]))
+    assert {t.training.epochs for t in sweep.trials()} == {5}
+    assert sweep.merged == 32
+
+
+def test_minus_zero_is_zero():
+    (trial, *_) = Sweep.load(in_space(sigma2="-0.0")).trials()
+    assert trial.trial_id == Sweep.load(in_space(sigma2=0)).trials()[0].trial_id
+
+
 def test_epochs_do_not_change_the_trial_id_and_all_else_does():
     ids = {t.trial_id for t in Sweep.load(BASE).trials()}
     longer = Sweep.load(BASE, ["training.epochs=9"]).trials()
@@ -123,6 +132,22 @@ def test_goes_on_with_more_values_and_more_epochs_only():
     assert difference(old, Sweep.load(BASE, ["space.seed=[0]"])) == ["space.seed: [0, 1] -> [0]"]
 
 
+def test_the_difference_leaves_out_what_may_change():
+    more = ["space.sigma2=[0,0.25,1]", "training.epochs=9", "resources.cpu=2"]
+    new = Sweep.load(BASE, [*more, "training.batch_size=64"])
+    assert difference(Sweep.load(BASE), new) == ["training.batch_size: 50 -> 64"]
+    slower = [{"when": {"model": "dae"}, "training": {"learning_rate": 0.0005}}]
+    (line,) = difference(Sweep.load(BASE), Sweep.load(changed(overrides=slower), more))
+    assert line.startswith("overrides: [] -> [{'when': {'model': 'dae'}")
+
+
+def test_a_training_key_becomes_an_axis_where_its_value_stays_one():
+    old = Sweep.load(BASE)
+    assert difference(old, Sweep.load(BASE, ["space.batch_size=[50,64]"])) == []
+    (line,) = difference(old, Sweep.load(BASE, ["space.batch_size=[64]"]))
+    assert line == "space.batch_size: absent -> [64]"
+
+
 REFUSED = {
     "unknown key 'spcae'": (changed(spcae={}), ["spcae", "'space'"]),
     "misspelt model": (in_space(model=["dea"]), ["space.model[0]", "'dea'", "'dae'"]),
@@ -147,6 +172,13 @@ REFUSED = {
         ["overrides[0].when.model", "'sae'"],
     ),
     "all excluded": (changed(exclude=[{"seed": [0, 1]}]), ["exclude", "no trial"]),
+    "training no mapping": (changed(training=[]), ["training", "mapping", "[]"]),
+    "exclude no list": (changed(exclude={}), ["exclude", "list", "{}"]),
+    "too few samples": (
+        in_space(dataset="gaussian") | {"training": {"samples": 50}},
+        ["space.dataset", "gaussian", "50"],
+    ),
+    "name not text": (changed(name=2026), ["name", "quote", "2026"]),
     "bad name": (changed(name="../x"), ["name", "../x"]),
     "bad resources": (changed(resources={"gpu": "all"}), ["resources.gpu", "'auto'", "'all'"]),
     "unknown resource": (changed(resources={"cpus": 1}), ["resources.cpus", "'cpu'"]),
@@ -166,6 +198,14 @@ def test_what_is_wrong_is_named_in_one_line(case):
 def test_a_key_that_stands_twice_is_refused():
     with pytest.raises(RequestError, match="line 2: the key 'a' stands here twice"):
         parse("a: 1\na: 2\n", "x.yaml")
+    with pytest.raises(RequestError, match="line 3: the key 'b' stands here twice"):
+        parse("a:\n  b: 1\n  'b': 2\n", "x.yaml")
+
+
+def test_anchors_and_merges_are_yaml_too():
+    text = "a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}\ne: *a\n"
+    assert parse(text, "x.yaml") == {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3},
+                                     "e": {"b": 1, "c": 2}}  # fmt: skip
 
 
 @pytest.mark.parametrize("content", [b"\x00\xff", b"[" * 5000, b"a: &a [*a", b"- x", b""])
@@ -175,43 +215,6 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, content):
     with pytest.raises(RequestError) as caught:
         Sweep.load(file)
     assert "\n" not in str(caught.value)
-
-
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-KEYS = ("model", "sigma2", "seed", "epochs", "dataset", "when", "training", "cpu", "activation")
-keys = st.sampled_from(KEYS)
-values = st.sampled_from(["dae", "relu", 0, 0.25, "digits", [0], "paper", "auto"]) | plain
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    key=st.sampled_from([*Sweep.model_fields, "other"]),
-    value=plain
-    | st.dictionaries(keys, values, max_size=4)
-    | st.lists(st.dictionaries(keys, values, max_size=3), max_size=2),
-)
-def test_any_value_of_any_key_is_a_sweep_or_one_line(key, value):
-    try:
-        sweep = Sweep.load(changed(**{key: value}))
-    except RequestError as error:
-        assert "\n" not in str(error)
-    else:
-        assert Sweep.load(sweep.resolved()) == sweep
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(max_size=60) | st.binary(max_size=60))
-def test_any_text_is_yaml_or_one_line(text):
-    try:
-        parse(text, "x.yaml")
-    except RequestError as error:
-        assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
