@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
@@ -48,11 +49,12 @@ _RC = {
 }
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the suffix tells the format."""
-    metadata = {"Date": None} if path.suffix == ".svg" else None
+def save(figure: Figure, path: Path | TextIO) -> None:
+    """Write a figure; the suffix tells the format, and an open stream takes SVG."""
+    kind = path.suffix.removeprefix(".") if isinstance(path, Path) else "svg"
+    metadata = {"Date": None} if kind == "svg" else None
     with _style():
-        figure.savefig(path, dpi=160, metadata=metadata)
+        figure.savefig(path, format=kind, dpi=160, metadata=metadata)
 
 
 def figure1(frame: pd.DataFrame) -> Figure:
@@ -307,9 +309,11 @@ class _Panels:
                 handles.setdefault(label, handle)
         column = self._width + self._GAP
         width = self._LEFT + self._across * column - self._GAP + self._RIGHT
+        if len(handles) == 1:
+            handles = {}  # the title or the row says it
         longest = max(map(len, handles), default=0)
         across = max(1, min(len(handles), int(width / (0.55 + 0.075 * longest))))
-        lines = -(-len(handles) // across) + (legend is not None)
+        lines = -(-len(handles) // across) + (legend is not None and bool(handles))
         below, above = 0.12 + self._LINE * lines, 0.3 if title else 0.05
         rows = len(self._heights)
         block = self._TITLE + sum(self._heights) + 0.14 * (rows - 1) + self._XLABEL
@@ -330,7 +334,7 @@ class _Panels:
             if title:
                 self.figure.suptitle(title, x=self._LEFT / width, y=1 - 0.07 / height,
                                      ha="left", va="top", fontsize=10)  # fmt: skip
-            if len(handles) > 1:
+            if handles:
                 self.figure.legend(
                     handles.values(), handles.keys(), loc="lower center", ncols=across,
                     title=legend, fontsize=8, title_fontsize=8, borderaxespad=0.1,
