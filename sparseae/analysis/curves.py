@@ -45,6 +45,7 @@ class Curve:
         drift: (R, K) the same of the mean pre-activation, in weight lengths; NaN where unknown.
         epoch: the latest epoch that more than half of the trials have reached.
         trials: trials with any row.
+        trial_ids: (R, K) their names, empty where there is none.
         diverged: how many of them diverged.
         unfinished: how many have fewer epochs than they were to have.
         behind: how many have not reached ``epoch``.
@@ -59,6 +60,7 @@ class Curve:
     drift: np.ndarray
     epoch: int
     trials: int
+    trial_ids: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=object))
     variant: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     diverged: int = 0
@@ -200,6 +202,8 @@ def _curve(
         wide[at_seed, at_sigma2] = np.where(sound, values, np.nan)
         return wide
 
+    trial_ids = np.full((seeds.size, sigma2.size), "", dtype=object)
+    trial_ids[at_seed, at_sigma2] = trials.index.to_numpy(object)
     activation, dead, pre_activation, length = (measured[c][members] for c in _MEASURED)
     drift = (pre_activation[:, epoch] - pre_activation[:, fifth]) / length[:, epoch]
     return Curve(
@@ -214,6 +218,7 @@ def _curve(
         drift=table(drift),
         epoch=epoch,
         trials=len(trials),
+        trial_ids=trial_ids,
         diverged=int((~sound).sum()),
         unfinished=int(trials["unfinished"].sum()),
         behind=int((sound & (reached < epoch)).sum()),

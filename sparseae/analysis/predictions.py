@@ -71,9 +71,12 @@ class Prediction:
         """The single statements that the class makes."""
         yield cls()
 
+    #: What the statement is about, where the class makes several.
+    subject: str = ""
+
     @property
     def label(self) -> str:
-        return self.name
+        return f"{self.name}: {self.subject}" if self.subject else self.name
 
     def test(self, evidence: Evidence) -> Outcome:
         """Judge on one data set."""
@@ -129,6 +132,7 @@ class TrendPrediction(Prediction):
 
     def __init__(self, model: str, activation: str, constraint: str) -> None:
         self.model, self.activation, self.constraint = model, activation, constraint
+        self.subject = f"{activation} {model} {constraint}"
 
     @classmethod
     def cases(cls) -> Iterator[Prediction]:
@@ -136,10 +140,6 @@ class TrendPrediction(Prediction):
             for activation in cls.activations:
                 for model in cls.models:
                     yield cls(model, activation, constraint)
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}: {self.activation} {self.model} {self.constraint}"
 
     def test(self, evidence: Evidence) -> Outcome:
         found = evidence.find(self.model, self.activation, self.constraint)
@@ -408,7 +408,10 @@ class FreeWeightsUnpredictable(TrendPrediction):
 
 class SaeAlwaysSparser(TrendPrediction):
     name = "sae-sparser"
-    claim = "The penalty of sae has a positive bias gradient with every such activation."
+    claim = (
+        "The penalty of sae has a positive bias gradient with every such activation: the code gets "
+        "sparser with sigma2."
+    )
     section = "2.1.1, corollary 1"
     expected, models = "decreasing", ("sae",)
     activations = ("relu", "sigmoid", "softplus")
@@ -421,16 +424,12 @@ class NoGuarantee(Prediction):
     section = "2.1.2"
 
     def __init__(self, activation: str) -> None:
-        self.activation = activation
+        self.activation = self.subject = activation
 
     @classmethod
     def cases(cls) -> Iterator[Prediction]:
         for activation in ("tanh", "maxout"):
             yield cls(activation)
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}: {self.activation}"
 
     def test(self, evidence: Evidence) -> Outcome:
         models = ("dae", "cae", "mdae", "sae")
@@ -453,15 +452,12 @@ class BiasNeeded(Prediction):
 
     def __init__(self, model: str) -> None:
         self.model = model
+        self.subject = f"relu {model}"
 
     @classmethod
     def cases(cls) -> Iterator[Prediction]:
         for model in ("dae", "sae"):
             yield cls(model)
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}: relu {self.model}"
 
     def test(self, evidence: Evidence) -> Outcome:
         with_bias, without = (
