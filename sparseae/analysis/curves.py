@@ -1,9 +1,10 @@
-"""From rows to curves: the final activation fraction of each trial, by curve, sigma2 and seed."""
+"""From rows to curves: the activation fraction of each trial, by curve, sigma2 and seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,47 +18,68 @@ _NEEDED = [
     *CURVE, "trial_id", "sigma2", "seed", "epoch", "status", "activation_fraction", "dead_fraction",
 ]  # fmt: skip
 
+#: What is read of every epoch; the last two only where they are there.
+_MEASURED = ["activation_fraction", "dead_fraction", "pre_activation_mean", "weight_norm_mean"]
+
 #: Columns that say how a trial went, not what it was.
 _NOT_CONFIGURATION = {
-    *_NEEDED, "sweep", "dead_units", "reconstruction_error", "regularization", "loss",
-    "weight_norm_mean", "bias_mean", "pre_activation_mean", "epoch_seconds", "device", "epochs",
+    *_NEEDED, *_MEASURED, "sweep", "dead_units", "reconstruction_error", "regularization", "loss",
+    "bias_mean", "epoch_seconds", "device", "epochs", "reached", "diverged", "unfinished",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Trials that differ in sigma2 and seed alone.
+    """Trials that differ in sigma2 and seed alone, all at the same epoch.
 
     Attributes:
         name: values of `CURVE`.
         variant: further values of the configuration that tell it from curves of the same name.
+        settings: every further value of the configuration; None where it is not known.
         sigma2: (K,) ascending.
         seeds: (R,) seeds.
-        activation: (R, K) final activation fractions, NaN where a trial is missing or diverged.
-        dead: (R, K) final fractions of dead units.
+        activation: (R, K) activation fractions at ``epoch``, NaN where a trial is missing, behind
+            or diverged.
+        dead: (R, K) fractions of dead units.
         moved: (R, K) change of the activation fraction over the last fifth of the epochs.
-        epochs: the last epoch, of the longest trial.
+        drift: (R, K) the same of the mean pre-activation, in weight lengths; NaN where unknown.
+        epoch: the latest epoch that more than half of the trials have reached.
         trials: trials with any row.
+        trial_ids: (R, K) their names, empty where there is none.
         diverged: how many of them diverged.
         unfinished: how many have fewer epochs than they were to have.
+        behind: how many have not reached ``epoch``.
     """
 
     name: dict[str, str]
-    variant: dict[str, object]
     sigma2: np.ndarray
     seeds: np.ndarray
     activation: np.ndarray
     dead: np.ndarray
     moved: np.ndarray
-    epochs: int
+    drift: np.ndarray
+    epoch: int
     trials: int
-    diverged: int
-    unfinished: int
+    trial_ids: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=object))
+    variant: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    diverged: int = 0
+    unfinished: int = 0
+    behind: int = 0
 
     @property
     def label(self) -> str:
         words = [self.name["activation"], self.name["model"], self.name["constraint"]]
-        return " ".join(words) + "".join(f" {k}={v}" for k, v in self.variant.items())
+        return " ".join(words) + self.suffix
+
+    @property
+    def suffix(self) -> str:
+        """The variant in words, for a legend; empty where there is only one."""
+        return "".join(f", {key}={_plain(value)}" for key, value in self.variant.items())
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def require_columns(frame: pd.DataFrame) -> None:
@@ -71,85 +93,133 @@ def require_columns(frame: pd.DataFrame) -> None:
         raise RequestError(f"the table of epochs has no column {', '.join(missing)}")
 
 
-def final_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The last epoch of each trial, with ``unfinished`` and ``moved`` (see `Curve`).
+def trial_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a trial, indexed by trial_id: its last epoch.
 
-    A whitened data set is another data set.
+    Further columns: ``reached`` (epoch), ``diverged`` and ``unfinished`` (bool). A whitened data
+    set is another data set, with a name of its own.
+
+    Raises:
+        RequestError: if a column is missing.
     """
     require_columns(frame)
-    if frame.empty:
-        return frame.assign(unfinished=pd.Series(dtype=bool), moved=pd.Series(dtype=float))
-    ordered = frame.sort_values(["trial_id", "epoch"])
-    last = ordered.groupby("trial_id", sort=False).tail(1).copy()
-    epochs = last["epochs"] if "epochs" in last else last["epoch"]
-    last["unfinished"] = last["epoch"] < epochs
-    ends = last.set_index("trial_id")["epoch"]
-    ago = ordered["trial_id"].map(ends - np.ceil(ends / 5).astype(int))
-    before = ordered[ordered["epoch"] == ago].set_index("trial_id")["activation_fraction"]
-    last["moved"] = last["activation_fraction"] - last["trial_id"].map(before)
-    # Fewer than five epochs show no convergence.
-    last.loc[last["epoch"] < 5, "moved"] = np.nan
-    if "whiten" in last:
-        whitened = last["whiten"].fillna(False).astype(bool)
-        last["dataset"] = last["dataset"].where(~whitened, last["dataset"] + " (whitened)")
-        last = last.drop(columns="whiten")
-    return last
+    by_epoch = frame.sort_values("epoch", kind="stable")
+    trials = by_epoch.drop_duplicates("trial_id", keep="last").set_index("trial_id").sort_index()
+    trials["reached"] = trials["epoch"]
+    trials["diverged"] = trials.index.isin(frame.loc[frame["status"] != "ok", "trial_id"].unique())
+    wanted = trials["epochs"] if "epochs" in trials else trials["epoch"]
+    trials["unfinished"] = (trials["reached"] < wanted) & ~trials["diverged"]
+    if "whiten" in trials:
+        whitened = trials.pop("whiten").fillna(False).astype(bool)
+        trials["dataset"] = trials["dataset"].where(~whitened, trials["dataset"] + " (whitened)")
+    return trials
 
 
 def curves(frame: pd.DataFrame) -> list[Curve]:
     """Every curve in a table of epochs, in the order of their names.
 
+    Rows of the same trial and epoch, from folders that share trials, count once.
+
     Raises:
         RequestError: if a column is missing, or two trials have the same place on a curve.
     """
-    return [curve for name, rows in _by_name(final_rows(frame)) for curve in _split(name, rows)]
-
-
-def _by_name(last: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    for values, rows in last.groupby(CURVE):
-        yield dict(zip(CURVE, values, strict=True)), rows  # type: ignore[arg-type]
-
-
-def _split(name: dict[str, str], rows: pd.DataFrame) -> Iterator[Curve]:
-    configuration = [c for c in rows if c not in _NOT_CONFIGURATION | {"unfinished", "moved"}]
-    varying = [c for c in configuration if len(rows[c].unique()) > 1]
-    if not varying:
-        yield _curve(name, {}, rows)
-        return
-    for values, part in rows.groupby(varying, dropna=False):
-        yield _curve(name, dict(zip(varying, values, strict=True)), part)  # type: ignore[arg-type]
-
-
-def _curve(name: dict[str, str], variant: dict[str, object], rows: pd.DataFrame) -> Curve:
-    if rows.duplicated(["sigma2", "seed"]).any():
-        double = rows[rows.duplicated(["sigma2", "seed"])].iloc[0]
-        raise RequestError(
-            f"two trials are {name} with sigma2 {double['sigma2']:g} and seed {double['seed']}: "
-            "load folders of different sweeps, or one of them"
+    trials = trial_table(frame)
+    if trials.empty:
+        return []
+    rows = frame.drop_duplicates(["trial_id", "epoch"])
+    measured = _by_epoch(rows, trials.index)
+    configuration = [c for c in trials if c not in _NOT_CONFIGURATION]
+    codes = np.column_stack(
+        [np.zeros(len(trials), int), *(pd.factorize(trials[c])[0] for c in configuration)]
+    )[:, 1:]
+    groups = trials.groupby(CURVE).indices
+    return [
+        curve
+        for values in sorted(groups)
+        for curve in _split(
+            dict(zip(CURVE, values, strict=True)),  # type: ignore[arg-type]
+            groups[values], trials, measured, codes, configuration,
         )
-    sound = rows.assign(**{
-        column: rows[column].where(rows["status"] == "ok")
-        for column in ("activation_fraction", "dead_fraction", "moved")
-    })  # fmt: skip
+    ]  # fmt: skip
 
-    sigma2, seeds = np.unique(rows["sigma2"]), np.unique(rows["seed"])
-    place = np.searchsorted(seeds, rows["seed"]), np.searchsorted(sigma2, rows["sigma2"])
 
-    def table(column: str) -> np.ndarray:
+def _by_epoch(rows: pd.DataFrame, trial_ids: pd.Index) -> dict[str, np.ndarray]:
+    """Each measured column as (trials, epochs), NaN where there is no row."""
+    place = trial_ids.get_indexer(rows["trial_id"]), rows["epoch"].to_numpy()
+    shape = len(trial_ids), int(place[1].max()) + 1
+    tables = {}
+    for name in _MEASURED:
+        tables[name] = np.full(shape, np.nan)
+        if name in rows:
+            tables[name][place] = rows[name].to_numpy(float, na_value=np.nan)
+    return tables
+
+
+def _split(
+    name: dict[str, str],
+    members: np.ndarray,
+    trials: pd.DataFrame,
+    measured: dict[str, np.ndarray],
+    codes: np.ndarray,
+    configuration: list[str],
+) -> Iterator[Curve]:
+    """The curves of one name, one for each further configuration."""
+    varying = np.flatnonzero((codes[members] != codes[members[0]]).any(0))
+    _, which = np.unique(codes[members][:, varying], axis=0, return_inverse=True)
+    for k in range(which.max() + 1):
+        part = members[which == k]
+        values = trials.iloc[part[0]][configuration].to_dict()
+        settings = {key: None if pd.isna(value) else value for key, value in values.items()}
+        variant = {configuration[i]: settings[configuration[i]] for i in varying}
+        yield _curve(name, variant, settings, trials.iloc[part], part, measured)
+
+
+def _curve(
+    name: dict[str, str],
+    variant: dict[str, Any],
+    settings: dict[str, Any],
+    trials: pd.DataFrame,
+    members: np.ndarray,
+    measured: dict[str, np.ndarray],
+) -> Curve:
+    sigma2, at_sigma2 = np.unique(trials["sigma2"], return_inverse=True)
+    seeds, at_seed = np.unique(trials["seed"], return_inverse=True)
+    if np.unique(at_seed * sigma2.size + at_sigma2).size < len(trials):
+        double = trials[trials.duplicated(["sigma2", "seed"])].iloc[0]
+        raise RequestError(
+            f"two trials are {' '.join(name.values())} with sigma2 {double['sigma2']:g} and seed "
+            f"{double['seed']}, yet have different trial_id: load the folders one by one"
+        )
+    sound = ~trials["diverged"].to_numpy()
+    reached = trials["reached"].to_numpy()
+    # Trials of a running sweep stand at different epochs; only the same epoch can be compared.
+    common = np.sort(reached[sound] if sound.any() else reached)[::-1]
+    epoch = int(common[common.size // 2])
+    fifth = epoch - int(np.ceil(epoch / 5))
+
+    def table(values: np.ndarray) -> np.ndarray:
         wide = np.full((seeds.size, sigma2.size), np.nan)
-        wide[place] = sound[column].to_numpy(float)
+        wide[at_seed, at_sigma2] = np.where(sound, values, np.nan)
         return wide
 
+    trial_ids = np.full((seeds.size, sigma2.size), "", dtype=object)
+    trial_ids[at_seed, at_sigma2] = trials.index.to_numpy(object)
+    activation, dead, pre_activation, length = (measured[c][members] for c in _MEASURED)
+    drift = (pre_activation[:, epoch] - pre_activation[:, fifth]) / length[:, epoch]
     return Curve(
         name=name,
         variant=variant,
+        settings=settings,
         sigma2=sigma2,
         seeds=seeds,
-        activation=table("activation_fraction"),
-        dead=table("dead_fraction"),
-        moved=table("moved"),
-        epochs=int(rows["epoch"].max()),
-        trials=len(rows),
-        diverged=int((rows["status"] == "diverged").sum()),
-        unfinished=int(rows["unfinished"].sum()),
+        activation=table(activation[:, epoch]),
+        dead=table(dead[:, epoch]),
+        moved=table(activation[:, epoch] - activation[:, fifth]),
+        drift=table(drift),
+        epoch=epoch,
+        trials=len(trials),
+        trial_ids=trial_ids,
+        diverged=int((~sound).sum()),
+        unfinished=int(trials["unfinished"].sum()),
+        behind=int((sound & (reached < epoch)).sum()),
     )

@@ -6,15 +6,17 @@ the distinction for print.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparseae.analysis.curves import Curve, curves, final_rows
+from sparseae.analysis.curves import Curve, curves
 from sparseae.errors import RequestError
 
 #: Colour, marker and line of each model.
@@ -28,11 +30,15 @@ _STYLES = {
 }
 _OTHERS = [("#56B4E9", "P", "-"), ("#999999", "*", "--"), ("#F0E442", "h", "-.")]
 
-#: More panels a row than this are no longer read.
-_MOST_PANELS = 4
+#: Ticks of a fraction, and of sigma2; naming them is quicker than to have them searched.
+_FRACTIONS = (0, 0.2, 0.4, 0.6, 0.8, 1)
+
+#: Panels side by side; more data sets go below.
+_PANELS_A_ROW = 3
 
 _RC = {
     "font.size": 9,
+    "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -43,13 +49,12 @@ _RC = {
 }
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the suffix tells the format."""
-    import matplotlib as mpl
-
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    with mpl.rc_context(_RC):
-        figure.savefig(path, dpi=160, metadata=metadata)
+def save(figure: Figure, path: Path | TextIO) -> None:
+    """Write a figure; the suffix tells the format, and an open stream takes SVG."""
+    kind = path.suffix.removeprefix(".") if isinstance(path, Path) else "svg"
+    metadata = {"Date": None} if kind == "svg" else None
+    with _style():
+        figure.savefig(path, format=kind, dpi=160, metadata=metadata)
 
 
 def figure1(frame: pd.DataFrame) -> Figure:
@@ -94,79 +99,76 @@ def by_sigma2(
     models: Sequence[str] | None = None,
     title: str = "",
 ) -> Figure:
-    """Final activation fraction and dead units against sigma2, a column a data set.
+    """Final activation fraction and dead units against sigma2, a panel a data set.
 
     Lines are means over seeds, bands their range.
 
     Raises:
         RequestError: if no trial has these values.
     """
+    words = f"{activation}, {constraint}"
     chosen = [
         curve
-        for curve in curves(frame)
-        if curve.name["activation"] == activation
-        and curve.name["constraint"] == constraint
-        and (models is None or curve.name["model"] in models)
-        and np.isfinite(curve.activation).any()
+        for curve in _chosen(frame, activation, constraint)
+        if models is None or curve.name["model"] in models
     ]
-    if not chosen:
+    if not any(np.isfinite(curve.activation).any() for curve in chosen):
         raise RequestError(
-            f"no finished trials of {activation} under {constraint}"
-            + (f" with {', '.join(models)}" if models else "")
+            f"no finished trials of {words}" + (f" with {', '.join(models)}" if models else "")
         )
-    datasets = list(dict.fromkeys(curve.name["dataset"] for curve in chosen))[:_MOST_PANELS]
-    figure, axes = _panels(2, len(datasets), heights=(3, 1.3))
-    for column, dataset in enumerate(datasets):
-        upper, lower = axes[0][column], axes[1][column]
-        for curve in (c for c in chosen if c.name["dataset"] == dataset):
-            _line(upper, curve, curve.activation)
-            _line(lower, curve, curve.dead)
-        upper.set(ylim=(-0.02, 1.02))
-        upper.set_title(dataset, fontsize=9)
-        lower.set(xlabel="$\\sigma^2$", ylim=(-0.04, 1.04))
-    axes[0][0].set_ylabel("activation fraction")
-    axes[1][0].set_ylabel("dead units")
+    return of_curves(chosen, f"{title}: {words}" if title else words)
+
+
+def of_curves(chosen: Sequence[Curve], title: str = "") -> Figure:
+    """Activation fraction and dead units of some curves against sigma2, a panel a data set."""
+    panels = _Panels(
+        ["activation fraction", "dead units"], _datasets(chosen), heights=(2.3, 0.9), width=3.2
+    )
+    same = _common(curve.name for curve in chosen)
+    for curve in chosen:
+        label = " ".join(v for k, v in curve.name.items() if k not in same | {"dataset"})
+        for row, values in (("activation fraction", curve.activation), ("dead units", curve.dead)):
+            axis = panels[row, curve.name["dataset"]]
+            _line(axis, curve, values, (label or curve.name["model"]) + curve.suffix)
+            axis.set(ylim=(-0.03, 1.03), xticks=_FRACTIONS, yticks=_FRACTIONS)
+            if row == "dead units":
+                axis.set(ylim=(-0.06, 1.06), yticks=(0, 0.5, 1))
     seeds = max(curve.seeds.size for curve in chosen)
-    words = f"{activation}, {constraint}" + (f"; bands: {seeds} seeds" if seeds > 1 else "")
-    figure.suptitle(f"{title}: {words}" if title else words, fontsize=10)
-    _legend(figure, axes)
-    return figure
+    if seeds > 1 and title:
+        title += f" (mean and range of {seeds} seeds)"
+    return panels.finish(title, "$\\sigma^2$")
 
 
 def epoch_curves(frame: pd.DataFrame, activation: str, constraint: str) -> Figure:
     """Activation fraction by epoch: a column a data set, a row a model, a line a sigma2.
 
+    Lines are means over the seeds that have not diverged.
+
     Raises:
         RequestError: if no trial has these values.
     """
-    rows = frame[
-        (frame["activation"] == activation)
-        & (frame["constraint"] == constraint)
-        & (frame["status"] == "ok")
-    ]
-    if rows.empty:
-        raise RequestError(f"no trials of {activation} under {constraint}")
-    datasets = sorted(rows["dataset"].unique())[:_MOST_PANELS]
-    models = sorted(rows["model"].unique())
-    figure, axes = _panels(len(models), len(datasets), heights=[2.0] * len(models))
-    sigma2 = np.sort(rows["sigma2"].unique())
-    for i, model in enumerate(models):
-        for j, dataset in enumerate(datasets):
-            part = rows[(rows["model"] == model) & (rows["dataset"] == dataset)]
-            for k, value in enumerate(sigma2):
-                mean = part[part["sigma2"] == value].groupby("epoch")["activation_fraction"].mean()
-                shade = _shade(k, sigma2.size)
-                axes[i][j].plot(mean.index, mean, color=shade, lw=1.2, label=f"{value:g}")
-            axes[i][j].set(ylim=(-0.02, 1.02))
-            if i == 0:
-                axes[i][j].set_title(dataset)
-            if j == 0:
-                axes[i][j].set_ylabel(model)
-    for axis in axes[-1]:
-        axis.set_xlabel("epoch")
-    figure.suptitle(f"activation fraction by epoch: {activation}, {constraint}", fontsize=10)
-    _legend(figure, axes, title="$\\sigma^2$")
-    return figure
+    chosen = _chosen(frame, activation, constraint)
+    panels = _Panels(_models(chosen), _datasets(chosen), heights=[1.5] * len(_models(chosen)))
+    sound = frame[frame["status"] == "ok"].drop_duplicates(["trial_id", "epoch"])
+    of_trial = sound.set_index("epoch").groupby("trial_id")["activation_fraction"]
+    by_trial = dict(iter(of_trial))
+    shades = _shades(chosen)
+    for curve in chosen:
+        axis = panels[_model(curve), curve.name["dataset"]]
+        axis.set(ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
+        for k, sigma2 in enumerate(curve.sigma2):
+            seeds = [by_trial[trial] for trial in curve.trial_ids[:, k] if trial in by_trial]
+            if not seeds:
+                continue
+            mean = pd.concat(seeds, axis=1).mean(axis=1).sort_index()
+            axis.plot(mean.index, mean, color=shades[sigma2], lw=1.2, label=f"{sigma2:g}")
+    title = f"Activation fraction by epoch: {activation}, {constraint}"
+    return panels.finish(title, "epoch", legend="$\\sigma^2$")
+
+
+#: Where the histogram of units shows the dead ones, beside its logarithmic axis, and its bins.
+_AT_ZERO = 10**-4.2
+_BINS = np.logspace(-3.8, 0, 39)
 
 
 def unit_histogram(
@@ -174,41 +176,37 @@ def unit_histogram(
 ) -> Figure:
     """How often single units activate: a column a data set, a row a model, a line a sigma2.
 
-    A sparse distributed code is many units, each rarely active: mass near but not at 0.
+    A sparse distributed code is many units, each rarely active; dead units stand apart, at 0.
 
     Raises:
         RequestError: if no trial has these values.
     """
-    last = final_rows(frame)
-    last = last[(last["activation"] == activation) & (last["constraint"] == constraint)]
-    joined = units.merge(last[["trial_id", "model", "dataset", "sigma2"]], on="trial_id")
-    joined = joined.dropna(subset="activation_fraction")
-    if joined.empty:
-        raise RequestError(f"no units of {activation} under {constraint}")
-    datasets = sorted(joined["dataset"].unique())[:_MOST_PANELS]
-    models = sorted(joined["model"].unique())
-    figure, axes = _panels(len(models), len(datasets), heights=[2.0] * len(models))
-    sigma2 = np.sort(joined["sigma2"].unique())
-    edges = np.linspace(0, 1, 41)
-    for i, model in enumerate(models):
-        for j, dataset in enumerate(datasets):
-            part = joined[(joined["model"] == model) & (joined["dataset"] == dataset)]
-            for k, value in enumerate(sigma2):
-                fractions = part.loc[part["sigma2"] == value, "activation_fraction"]
-                if fractions.empty:
-                    continue
-                share = np.histogram(fractions, edges)[0] / len(fractions)
-                shade = _shade(k, sigma2.size)
-                axes[i][j].stairs(share, edges, color=shade, lw=1.2, label=f"{value:g}")
-            if i == 0:
-                axes[i][j].set_title(dataset)
-            if j == 0:
-                axes[i][j].set_ylabel(f"{model}\nshare of units")
-    for axis in axes[-1]:
-        axis.set_xlabel("activation fraction of a unit")
-    figure.suptitle(f"how often units activate: {activation}, {constraint}", fontsize=10)
-    _legend(figure, axes, title="$\\sigma^2$")
-    return figure
+    chosen = _chosen(frame, activation, constraint)
+    known = units.dropna(subset="activation_fraction")
+    by_trial = {str(k): v.to_numpy() for k, v in known.groupby("trial_id")["activation_fraction"]}
+    chosen = [c for c in chosen if not by_trial.keys().isdisjoint(c.trial_ids.ravel())]
+    if not chosen:
+        raise RequestError(f"no units of {activation}, {constraint}")
+    panels = _Panels(_models(chosen), _datasets(chosen), heights=[1.5] * len(_models(chosen)))
+    shades = _shades(chosen)
+    for curve in chosen:
+        axis = panels[_model(curve), curve.name["dataset"]]
+        axis.set(xscale="log", xlim=(10**-4.4, 1))
+        axis.set_xticks([_AT_ZERO, 0.001, 0.01, 0.1, 1], ["dead", "0.001", "0.01", "0.1", "1"])
+        axis.xaxis.minorticks_off()
+        axis.axvline(_BINS[0], color="0.7", lw=0.6)
+        for k, sigma2 in enumerate(curve.sigma2):
+            seeds = [by_trial[trial] for trial in curve.trial_ids[:, k] if trial in by_trial]
+            if not seeds:
+                continue
+            fractions = np.concatenate(seeds)
+            alive = fractions[fractions > 0].clip(_BINS[0])
+            share = np.histogram(alive, _BINS)[0] / fractions.size
+            axis.stairs(share, _BINS, color=shades[sigma2], lw=1.2, label=f"{sigma2:g}")
+            dead = 1 - alive.size / fractions.size
+            axis.plot(_AT_ZERO, dead, "o", ms=4, mew=0, color=shades[sigma2])
+    title = f"Share of units by how often they activate: {activation}, {constraint}"
+    return panels.finish(title, "activation fraction of a unit", legend="$\\sigma^2$")
 
 
 def filters(weights: np.ndarray, image_shape: tuple[int, ...], most: int = 64) -> Figure:
@@ -232,45 +230,140 @@ def filters(weights: np.ndarray, image_shape: tuple[int, ...], most: int = 64) -
     return figure
 
 
-def _panels(rows: int, columns: int, heights: Sequence[float]) -> tuple[Figure, list[list[Axes]]]:
+def _chosen(frame: pd.DataFrame, activation: str, constraint: str) -> list[Curve]:
+    wanted = frame[(frame["activation"] == activation) & (frame["constraint"] == constraint)]
+    if wanted.empty:
+        raise RequestError(f"no trials of {activation}, {constraint}")
+    return curves(wanted)
+
+
+def _datasets(chosen: Sequence[Curve]) -> list[str]:
+    return sorted({curve.name["dataset"] for curve in chosen})
+
+
+def _model(curve: Curve) -> str:
+    return curve.name["model"] + curve.suffix
+
+
+def _models(chosen: Sequence[Curve]) -> list[str]:
+    return sorted({_model(curve) for curve in chosen})
+
+
+def _common(names: Iterable[Mapping[str, str]]) -> set[str]:
+    """The keys whose value is the same everywhere."""
+    several = list(names)
+    return {key for key in several[0] if len({name[key] for name in several}) == 1}
+
+
+def _shades(chosen: Sequence[Curve]) -> dict[float, tuple[float, float, float, float]]:
+    """A colour a sigma2, from light to dark, readable in print."""
+    from matplotlib import colormaps
+
+    sigma2 = np.unique(np.concatenate([curve.sigma2 for curve in chosen]))
+    places = 0.1 + 0.9 * np.arange(sigma2.size) / max(1, sigma2.size - 1)
+    return dict(zip(sigma2, map(tuple, colormaps["cividis_r"](places)), strict=True))
+
+
+class _Panels:
+    """Axes by row and data set, laid out in inches: much quicker than a layout engine."""
+
+    _LEFT, _RIGHT, _TITLE, _GAP, _XLABEL, _LINE = 0.62, 0.1, 0.25, 0.25, 0.42, 0.19
+
+    def __init__(
+        self,
+        rows: Sequence[str],
+        datasets: Sequence[str],
+        heights: Sequence[float],
+        width: float = 2.7,
+    ) -> None:
+        self._across = min(len(datasets), _PANELS_A_ROW)
+        self._blocks = -(-len(datasets) // self._across)
+        self._heights, self._width = list(heights), width
+        self._axes: dict[tuple[str, str], Axes] = {}
+        with _style():
+            self.figure = Figure()
+            for block in range(self._blocks):
+                for r, row in enumerate(rows):
+                    first = None
+                    for column in range(self._across):
+                        i = block * self._across + column
+                        if i >= len(datasets):
+                            break
+                        axis = self.figure.add_axes((0, 0, 1, 1), sharey=first, label=f"{i} {row}")
+                        first = first or axis
+                        self._axes[row, datasets[i]] = axis
+                        axis.tick_params(labelbottom=r == len(rows) - 1, labelleft=column == 0)
+                        if r == 0:
+                            axis.set_title(datasets[i])
+                        if column == 0:
+                            axis.set_ylabel(row)
+
+    def __getitem__(self, place: tuple[str, str]) -> Axes:
+        return self._axes[place]
+
+    def finish(self, title: str, xlabel: str, legend: str | None = None) -> Figure:
+        """Add title and legend, and set every axis in its place."""
+        handles = {}
+        for axis in self._axes.values():
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        column = self._width + self._GAP
+        width = self._LEFT + self._across * column - self._GAP + self._RIGHT
+        if len(handles) == 1:
+            handles = {}  # the title or the row says it
+        longest = max(map(len, handles), default=0)
+        across = max(1, min(len(handles), int(width / (0.55 + 0.075 * longest))))
+        lines = -(-len(handles) // across) + (legend is not None and bool(handles))
+        below, above = 0.12 + self._LINE * lines, 0.3 if title else 0.05
+        rows = len(self._heights)
+        block = self._TITLE + sum(self._heights) + 0.14 * (rows - 1) + self._XLABEL
+        height = above + self._blocks * block + below
+        with _style():
+            self.figure.set_size_inches(width, height)
+            for i, axis in enumerate(self._axes.values()):
+                # Panels were made block by block, row by row.
+                b, r, c = self._place(i, rows)
+                top = height - above - b * block - self._TITLE
+                top -= sum(self._heights[:r]) + 0.14 * r
+                left, h = self._LEFT + c * column, self._heights[r]
+                axis.set_position(
+                    (left / width, (top - h) / height, self._width / width, h / height)
+                )
+                if r == rows - 1:
+                    axis.set_xlabel(xlabel)
+            if title:
+                self.figure.suptitle(title, x=self._LEFT / width, y=1 - 0.07 / height,
+                                     ha="left", va="top", fontsize=10)  # fmt: skip
+            if handles:
+                self.figure.legend(
+                    handles.values(), handles.keys(), loc="lower center", ncols=across,
+                    title=legend, fontsize=8, title_fontsize=8, borderaxespad=0.1,
+                    columnspacing=1.4,
+                )  # fmt: skip
+        return self.figure
+
+    def _place(self, index: int, rows: int) -> tuple[int, int, int]:
+        """Block, row and column of the axis made as number ``index``."""
+        block = index // (rows * self._across)
+        rest = index - block * rows * self._across
+        there = len(self._axes) // rows - block * self._across  # panels left for this block
+        across = min(self._across, there)
+        return block, rest // across, rest % across
+
+
+def _style() -> AbstractContextManager[None]:
     import matplotlib as mpl
 
-    with mpl.rc_context(_RC):
-        size = (max(4.2, 3.4 * columns), sum(heights) + 1.1)
-        figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(
-            rows, columns, squeeze=False, sharex="col", height_ratios=list(heights)
-        )
-    return figure, [list(row) for row in grid]
+    return mpl.rc_context(_RC)
 
 
-def _line(axis: Axes, curve: Curve, values: np.ndarray) -> None:
+def _line(axis: Axes, curve: Curve, values: np.ndarray, label: str) -> None:
     """The mean over seeds with their range."""
     there = np.isfinite(values).any(0)
     x, y = curve.sigma2[there], values[:, there]
     model = curve.name["model"]
-    variant = "".join(f", {k}={v}" for k, v in curve.variant.items())
     colour, marker, line = _STYLES.get(model, _OTHERS[sum(map(ord, model)) % len(_OTHERS)])
     axis.plot(
-        x, np.nanmean(y, axis=0), line, color=colour, marker=marker, ms=3.5, lw=1.4,
-        label=model + variant,
+        x, np.nanmean(y, axis=0), line, color=colour, marker=marker, ms=3.5, lw=1.4, label=label,
     )  # fmt: skip
     axis.fill_between(x, np.nanmin(y, axis=0), np.nanmax(y, axis=0), color=colour, alpha=0.18, lw=0)
-
-
-def _shade(index: int, count: int) -> tuple[float, float, float, float]:
-    """From light to dark with sigma2, readable in print."""
-    from matplotlib import colormaps
-
-    return colormaps["cividis_r"](0.1 + 0.9 * index / max(1, count - 1))
-
-
-def _legend(figure: Figure, axes: list[list[Axes]], title: str | None = None) -> None:
-    handles = {}
-    for axis in (axis for row in axes for axis in row):
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, len(handles)),
-        title=title, fontsize=8, frameon=False,
-    )  # fmt: skip

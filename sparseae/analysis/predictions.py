@@ -7,18 +7,21 @@ the command line and the report pick it up.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from sparseae.analysis import thresholds
-from sparseae.analysis.curves import Curve, curves
-from sparseae.analysis.trends import Trend, trend_of
+from sparseae.analysis.curves import Curve
+from sparseae.analysis.trends import Judged, Trend, dead_onset, half_width, judge
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
 INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
+
+#: Why curves are not compared while a sweep runs.
+_EPOCHS_DIFFER = "not at the same epoch, or too few epochs"
 
 #: The row of a prediction over all data sets together.
 TOGETHER = "all"
@@ -30,25 +33,25 @@ class Outcome:
 
     verdict: str
     evidence: str
-    curves: tuple[Curve, ...] = ()
+    curves: Judged = field(default_factory=list)
 
 
 class Evidence:
     """The curves of one data set, found by what they are."""
 
-    def __init__(self, found: Sequence[tuple[Curve, Trend]]) -> None:
+    def __init__(self, found: Judged) -> None:
         self._found = found
 
     def find(
         self, model: str, activation: str, constraint: str, *, encoder_bias: bool = True
-    ) -> list[tuple[Curve, Trend]]:
+    ) -> Judged:
         """Every variant of a curve, with its trend; without an encoder bias only on request."""
         wanted = {"model": model, "activation": activation, "constraint": constraint}
         return [
             (curve, trend)
             for curve, trend in self._found
             if all(curve.name[key] == value for key, value in wanted.items())
-            and bool(curve.variant.get("encoder_bias", True)) == encoder_bias
+            and bool(curve.settings.get("encoder_bias", True)) == encoder_bias
         ]
 
 
@@ -68,9 +71,12 @@ class Prediction:
         """The single statements that the class makes."""
         yield cls()
 
+    #: What the statement is about, where the class makes several.
+    subject: str = ""
+
     @property
     def label(self) -> str:
-        return self.name
+        return f"{self.name}: {self.subject}" if self.subject else self.name
 
     def test(self, evidence: Evidence) -> Outcome:
         """Judge on one data set."""
@@ -83,7 +89,7 @@ class Prediction:
             return Outcome(NOT_TESTED, "no data set has the trials")
         parts = [f"{o.verdict} on {', '.join(k for k in tested if tested[k].verdict == o.verdict)}"
                  for o in {o.verdict: o for o in tested.values()}.values()]  # fmt: skip
-        kept = tuple(curve for o in tested.values() for curve in o.curves)
+        kept = [pair for o in tested.values() for pair in o.curves]
         return Outcome(combined([o.verdict for o in tested.values()]), "; ".join(parts), kept)
 
 
@@ -126,6 +132,7 @@ class TrendPrediction(Prediction):
 
     def __init__(self, model: str, activation: str, constraint: str) -> None:
         self.model, self.activation, self.constraint = model, activation, constraint
+        self.subject = f"{activation} {model} {constraint}"
 
     @classmethod
     def cases(cls) -> Iterator[Prediction]:
@@ -134,28 +141,37 @@ class TrendPrediction(Prediction):
                 for model in cls.models:
                     yield cls(model, activation, constraint)
 
-    @property
-    def label(self) -> str:
-        return f"{self.name}: {self.activation} {self.model} {self.constraint}"
-
     def test(self, evidence: Evidence) -> Outcome:
         found = evidence.find(self.model, self.activation, self.constraint)
-        verdicts, words = [], []
-        for curve, trend in found:
-            verdicts.append(self._verdict(trend))
-            variant = "".join(f"{k}={v} " for k, v in curve.variant.items())
-            words.append(variant + described(trend))
         if not found:
-            words = [f"no {self.activation} {self.model} under {self.constraint}"]
-        return Outcome(combined(verdicts), "; ".join(words), tuple(c for c, _ in found))
+            return Outcome(NOT_TESTED, f"no {self.activation} {self.model} under {self.constraint}")
+        words = [_of(curve) + described(trend) for curve, trend in found]
+        verdict = combined([self._verdict(trend) for _, trend in found])
+        return Outcome(verdict, "; ".join(words), found)
 
     def _verdict(self, trend: Trend) -> str:
-        if trend.trend == "undecided":
+        if trend.trend == "undecided" or trend.descriptive:
             return INCONCLUSIVE
-        if trend.trend == self.expected:
+        if trend.trend == self.expected and (self.expected != "flat" or _shows_flatness(trend)):
             return SUPPORTED
-        # A curve that still moves may yet do what was predicted.
-        return CONTRADICTED if trend.converged else INCONCLUSIVE
+        # A curve that still moves, or ends early, may yet do what was predicted.
+        return CONTRADICTED if trend.settled and trend.full_range else INCONCLUSIVE
+
+
+def _shows_flatness(trend: Trend) -> bool:
+    """Initial weights are the same for every sigma2, and a small sigma2 is none."""
+    return trend.full_range and trend.epochs >= thresholds.FEWEST_EPOCHS
+
+
+def _comparable(curves: Judged) -> bool:
+    """Whether curves are at the same epoch, and past the first."""
+    epochs = {curve.epoch for curve, _ in curves}
+    return len(epochs) == 1 and min(epochs) >= thresholds.FEWEST_EPOCHS
+
+
+def _of(curve: Curve) -> str:
+    """Which of several variants a number is of."""
+    return f"{curve.suffix.removeprefix(', ')}: " if curve.variant else ""
 
 
 class ReluPenaltyFlat(TrendPrediction):
@@ -180,19 +196,21 @@ class MdaeEqualsCae(Prediction):
             abs(a.activation[i, j] - b.activation[k, m])
             for a, _ in cae
             for b, _ in mdae
-            if a.variant == b.variant
+            if a.settings == b.settings and a.epoch == b.epoch
             for i, seed in enumerate(a.seeds)
             for j, sigma2 in enumerate(a.sigma2)
             for k in np.flatnonzero(b.seeds == seed)
             for m in np.flatnonzero(b.sigma2 == sigma2)
         ]
         gaps = np.array([d for d in differences if np.isfinite(d)])
-        used = tuple(c for c, _ in (*cae, *mdae))
+        used = [*cae, *mdae]
         if not gaps.size:
             return Outcome(NOT_TESTED, "no pairs of relu cae and mdae under unit_norm", used)
         words = (
             f"{gaps.size} pairs differ by {gaps.mean():.4f} on average, at most {gaps.max():.4f}"
         )
+        if not _comparable(used):
+            return Outcome(INCONCLUSIVE, f"{words}; {_EPOCHS_DIFFER}", used)
         if gaps.max() <= thresholds.EQUAL:
             return Outcome(SUPPORTED, words, used)
         return Outcome(
@@ -219,25 +237,58 @@ class DeadUnitsLate(Prediction):
     section = "3.1"
 
     def test(self, evidence: Evidence) -> Outcome:
-        verdicts, words = [], []
         found = evidence.find("dae", "relu", "unit_norm")
-        for _, trend in found:
-            at = trend.dead_onset_activation
-            if np.isnan(trend.lowest):
-                verdicts.append(INCONCLUSIVE)
-                words.append("too few trials")
-            elif np.isnan(at):
-                sparse = trend.lowest <= thresholds.NEAR_FIVE_PERCENT
-                verdicts.append(SUPPORTED if sparse else INCONCLUSIVE)
-                words.append(f"no rise of dead units down to activation {trend.lowest:.3f}")
-            else:
-                late = at <= thresholds.NEAR_FIVE_PERCENT
-                verdicts.append(SUPPORTED if late else CONTRADICTED)
-                words.append(
-                    f"dead units rise at sigma2 {trend.dead_onset_sigma2:g}, activation {at:.3f}"
-                )
-        text = "; ".join(words) or "no relu dae under unit_norm"
-        return Outcome(combined(verdicts), text, tuple(c for c, _ in found))
+        if not found:
+            return Outcome(NOT_TESTED, "no relu dae under unit_norm")
+        judged = [self._judge(curve, trend) for curve, trend in found]
+        words = [_of(curve) + text for (curve, _), (_, text) in zip(found, judged, strict=True)]
+        return Outcome(combined([verdict for verdict, _ in judged]), "; ".join(words), found)
+
+    def _judge(self, curve: Curve, trend: Trend) -> tuple[str, str]:
+        onsets = _onsets(curve)
+        if trend.descriptive or not onsets:
+            return INCONCLUSIVE, "one seed" if trend.descriptive else "too few trials"
+        late = thresholds.NEAR_FIVE_PERCENT
+        from_above, seen = max(o.crossing for o in onsets), [o.seen for o in onsets]
+        if not any(seen):
+            words = f"no rise of dead units down to activation {from_above:.3f}"
+        else:
+            words = (
+                f"dead units begin to rise between activation {from_above:.3f} and {min(seen):.3f}"
+            )
+        words += f", {len(onsets)} seeds"
+        if from_above <= late:
+            return SUPPORTED, words
+        if min(seen) > late:
+            return CONTRADICTED, words
+        return INCONCLUSIVE, f"{words}: sigma2 too coarse, or not far enough"
+
+
+@dataclass(frozen=True)
+class _Onset:
+    """Where along sigma2 the dead units of one seed begin to rise, in activation fractions."""
+
+    alive: float  # the lowest without a rise
+    crossing: float  # the highest at which it can begin, as dead units come ever faster (convexly)
+    seen: float  # the first with a rise; 0 where there is none
+
+
+def _onsets(curve: Curve) -> list[_Onset]:
+    """One of each seed that has trials."""
+    onsets = []
+    for activation, dead in zip(curve.activation, curve.dead, strict=True):
+        there = np.isfinite(activation) & np.isfinite(dead)
+        if not there.any():
+            continue
+        a, d = activation[there], dead[there]
+        first = dead_onset(d)
+        if first is None:
+            onsets.append(_Onset(float(a.min()), float(a.min()), 0.0))
+            continue
+        share = (d[0] + thresholds.DEAD_RISE - d[first - 1]) / (d[first] - d[first - 1])
+        crossing = a[first - 1] + share * (a[first] - a[first - 1])
+        onsets.append(_Onset(float(a[:first].min()), float(crossing), float(a[first])))
+    return onsets
 
 
 class FreeWeightsFloor(Prediction):
@@ -247,16 +298,24 @@ class FreeWeightsFloor(Prediction):
 
     def test(self, evidence: Evidence) -> Outcome:
         found = evidence.find("dae", "relu", "none")
-        verdicts, words = [], []
-        for _, trend in found:
-            words.append(f"lowest activation {trend.lowest:.3f}")
-            if np.isnan(trend.lowest):
-                verdicts.append(INCONCLUSIVE)
-            else:
-                above = trend.lowest >= thresholds.FREE_WEIGHTS_FLOOR
-                verdicts.append(SUPPORTED if above else CONTRADICTED)
-        text = "; ".join(words) or "no relu dae without the constraint"
-        return Outcome(combined(verdicts), text, tuple(c for c, _ in found))
+        if not found:
+            return Outcome(NOT_TESTED, "no relu dae without the constraint")
+        judged = [self._judge(curve, trend) for curve, trend in found]
+        words = [_of(curve) + text for (curve, _), (_, text) in zip(found, judged, strict=True)]
+        return Outcome(combined([verdict for verdict, _ in judged]), "; ".join(words), found)
+
+    def _judge(self, curve: Curve, trend: Trend) -> tuple[str, str]:
+        if trend.descriptive or np.isnan(trend.lowest):
+            return INCONCLUSIVE, f"{trend.seeds} seeds, lowest activation {trend.lowest:.3f}"
+        low, high = trend.lowest - trend.lowest_half, trend.lowest + trend.lowest_half
+        words = f"lowest activation {trend.lowest:.3f} [{low:.3f}, {high:.3f}], {trend.seeds} seeds"
+        words += f", sigma2 to {trend.sigma2_last:g}"
+        if high < thresholds.FREE_WEIGHTS_FLOOR:
+            return CONTRADICTED, words
+        # What still falls, or was not pushed far enough, may yet go below.
+        if low >= thresholds.FREE_WEIGHTS_FLOOR and trend.settled and trend.full_range:
+            return SUPPORTED, words
+        return INCONCLUSIVE, words + (f" ({trend.note})" if trend.note else "")
 
 
 class ConstraintSparser(Prediction):
@@ -268,25 +327,36 @@ class ConstraintSparser(Prediction):
     section = "3.1, summary"
 
     def test(self, evidence: Evidence) -> Outcome:
-        fixed, free = (evidence.find("dae", "relu", c) for c in ("unit_norm", "none"))
-        used = tuple(c for c, _ in (*fixed, *free))
-        if not fixed or not free:
+        sides = [evidence.find("dae", "relu", c) for c in ("unit_norm", "none")]
+        used = [*sides[0], *sides[1]]
+        if not all(sides):
             return Outcome(NOT_TESTED, "needs relu dae under unit_norm and none", used)
-        best = [min(_sparsest_alive(c) for c, _ in side) for side in (fixed, free)]
-        words = f"sparsest code with few dead units: {best[0]:.3f} with, {best[1]:.3f} without"
-        if not np.isfinite(best).all() or abs(best[0] - best[1]) <= thresholds.MARGIN:
+        fixed, free = (min((_sparsest_alive(c) for c, _ in side), key=_mean) for side in sides)
+        words = (
+            f"sparsest code before units die: {_mean(fixed):.3f} with, {_mean(free):.3f} without"
+        )
+        if not _comparable(used):
+            return Outcome(INCONCLUSIVE, f"{words}; {_EPOCHS_DIFFER}", used)
+        seeds = sorted(set(fixed) & set(free))
+        if len(seeds) < 2:
+            return Outcome(INCONCLUSIVE, f"{words}; fewer than two seeds have both", used)
+        gap = np.array([[free[seed] - fixed[seed]] for seed in seeds])
+        size, half = float(gap.mean()), float(half_width(gap, 1 - thresholds.ALPHA / 2)[0])
+        interval = f"[{size - half:+.3f}, {size + half:+.3f}]"
+        words += f", difference {size:+.3f} {interval}, {len(seeds)} seeds"
+        if abs(size) <= max(thresholds.MARGIN, half):
             return Outcome(INCONCLUSIVE, words, used)
-        return Outcome(SUPPORTED if best[0] < best[1] else CONTRADICTED, words, used)
+        return Outcome(SUPPORTED if size > 0 else CONTRADICTED, words, used)
 
 
-def _sparsest_alive(curve: Curve) -> float:
-    """The lowest activation fraction at which dead units have not begun to rise."""
-    there = np.isfinite(curve.activation).any(0)
-    if not there.any():
-        return float("inf")
-    activation = np.nanmean(curve.activation[:, there], axis=0)
-    dead = np.nanmean(curve.dead[:, there], axis=0)
-    return float(activation[dead <= dead[0] + thresholds.DEAD_RISE].min())
+def _sparsest_alive(curve: Curve) -> dict[int, float]:
+    """Of each seed the lowest activation fraction at which dead units have not begun to rise."""
+    seeds = curve.seeds[np.isfinite(curve.activation).any(1)]
+    return {int(s): onset.alive for s, onset in zip(seeds, _onsets(curve), strict=True)}
+
+
+def _mean(by_seed: Mapping[int, float]) -> float:
+    return float(np.mean(list(by_seed.values()))) if by_seed else float("inf")
 
 
 class SigmoidSparser(TrendPrediction):
@@ -315,21 +385,21 @@ class FreeWeightsUnpredictable(TrendPrediction):
 
     def _verdict(self, trend: Trend) -> str:
         # A regular trend on one data set is half of what the claim needs.
-        return SUPPORTED if trend.trend == "irregular" else INCONCLUSIVE
+        irregular = trend.trend == "irregular" and not trend.descriptive
+        return SUPPORTED if irregular else INCONCLUSIVE
 
     def together(self, outcomes: Mapping[str, Outcome]) -> Outcome:
-        judged = {k: [trend_of(c) for c in o.curves] for k, o in outcomes.items()}
-        judged = {k: found for k, found in judged.items() if found}
+        judged = {k: [trend for _, trend in o.curves] for k, o in outcomes.items() if o.curves}
         if not judged:
             return Outcome(NOT_TESTED, "no data set has the trials")
         words = "; ".join(f"{k} {', '.join(t.trend for t in v)}" for k, v in judged.items())
-        used = tuple(c for o in outcomes.values() for c in o.curves)
-        kinds = {trend.trend for found in judged.values() for trend in found}
+        used = [pair for o in outcomes.values() for pair in o.curves]
+        kinds = {t.trend for found in judged.values() for t in found if not t.descriptive}
         if "irregular" in kinds or {"increasing", "decreasing"} <= kinds:
             return Outcome(SUPPORTED, words, used)
         # A whitened data set is another view of the same data, not another data set.
         several = len({k.removesuffix(" (whitened)") for k in judged}) > 1
-        settled = all(trend.converged for found in judged.values() for trend in found)
+        settled = all(t.settled and t.full_range for found in judged.values() for t in found)
         if several and kinds in ({"increasing"}, {"decreasing"}, {"flat"}):
             verdict = CONTRADICTED if settled else INCONCLUSIVE
             return Outcome(verdict, f"the same everywhere: {words}", used)
@@ -338,7 +408,10 @@ class FreeWeightsUnpredictable(TrendPrediction):
 
 class SaeAlwaysSparser(TrendPrediction):
     name = "sae-sparser"
-    claim = "The penalty of sae has a positive bias gradient with every such activation."
+    claim = (
+        "The penalty of sae has a positive bias gradient with every such activation: the code gets "
+        "sparser with sigma2."
+    )
     section = "2.1.1, corollary 1"
     expected, models = "decreasing", ("sae",)
     activations = ("relu", "sigmoid", "softplus")
@@ -351,29 +424,25 @@ class NoGuarantee(Prediction):
     section = "2.1.2"
 
     def __init__(self, activation: str) -> None:
-        self.activation = activation
+        self.activation = self.subject = activation
 
     @classmethod
     def cases(cls) -> Iterator[Prediction]:
         for activation in ("tanh", "maxout"):
             yield cls(activation)
 
-    @property
-    def label(self) -> str:
-        return f"{self.name}: {self.activation}"
-
     def test(self, evidence: Evidence) -> Outcome:
         models = ("dae", "cae", "mdae", "sae")
         found = [pair for m in models for pair in evidence.find(m, self.activation, "unit_norm")]
         words = "; ".join(f"{c.name['model']} {t.trend}" for c, t in found)
-        used = tuple(c for c, _ in found)
         if not found:
-            return Outcome(NOT_TESTED, f"no {self.activation} under unit_norm", used)
-        unlike = [t for _, t in found if t.trend in ("flat", "increasing", "irregular")]
-        if unlike:
-            return Outcome(SUPPORTED, words, used)
+            return Outcome(NOT_TESTED, f"no {self.activation} under unit_norm")
+        unlike = ("flat", "increasing", "irregular")
+        if any(t.trend in unlike and t.settled and t.full_range and not t.descriptive
+               for _, t in found):  # fmt: skip
+            return Outcome(SUPPORTED, words, found)
         # That a guarantee is missing does not forbid that the code gets sparser.
-        return Outcome(INCONCLUSIVE, words, used)
+        return Outcome(INCONCLUSIVE, words, found)
 
 
 class BiasNeeded(Prediction):
@@ -383,27 +452,27 @@ class BiasNeeded(Prediction):
 
     def __init__(self, model: str) -> None:
         self.model = model
+        self.subject = f"relu {model}"
 
     @classmethod
     def cases(cls) -> Iterator[Prediction]:
         for model in ("dae", "sae"):
             yield cls(model)
 
-    @property
-    def label(self) -> str:
-        return f"{self.name}: relu {self.model}"
-
     def test(self, evidence: Evidence) -> Outcome:
         with_bias, without = (
             evidence.find(self.model, "relu", "unit_norm", encoder_bias=bias)
             for bias in (True, False)
         )
-        used = tuple(c for c, _ in (*with_bias, *without))
+        used = [*with_bias, *without]
         if not with_bias or not without:
             return Outcome(NOT_TESTED, f"needs relu {self.model} with and without bias", used)
         low, low_without = (min(t.lowest for _, t in side) for side in (with_bias, without))
         words = f"lowest activation {low:.3f} with a bias, {low_without:.3f} without"
-        if np.isnan([low, low_without]).any() or abs(low - low_without) <= thresholds.MARGIN:
+        if not _comparable(used):
+            return Outcome(INCONCLUSIVE, f"{words}; {_EPOCHS_DIFFER}", used)
+        one_seed = any(trend.descriptive for _, trend in used)
+        if one_seed or not abs(low - low_without) > thresholds.MARGIN:  # NaN is not above
             return Outcome(INCONCLUSIVE, words, used)
         return Outcome(SUPPORTED if low < low_without else CONTRADICTED, words, used)
 
@@ -416,27 +485,38 @@ def check_predictions(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         RequestError: if a column is missing.
     """
-    judged = [(curve, trend_of(curve)) for curve in curves(frame)]
+    return verdict_table(judge(frame))
+
+
+def verdict_table(judged: Judged) -> pd.DataFrame:
+    """`check_predictions` of curves that are judged already."""
     datasets = sorted({curve.name["dataset"] for curve, _ in judged})
     rows = []
-    for kind in PREDICTIONS:
-        for case in kind.cases():
-            outcomes = {
-                d: case.test(Evidence([p for p in judged if p[0].name["dataset"] == d]))
-                for d in datasets
-            }
-            for dataset, outcome in {**outcomes, TOGETHER: case.together(outcomes)}.items():
-                rows.append(
-                    {
-                        "prediction": case.label,
-                        "claim": case.claim,
-                        "section": case.section,
-                        "dataset": dataset,
-                        "verdict": outcome.verdict,
-                        "evidence": outcome.evidence,
-                        "trials": sum(c.trials for c in outcome.curves),
-                        "diverged": sum(c.diverged for c in outcome.curves),
-                    }
-                )
+    for case, outcomes in outcomes_of(judged):
+        for dataset in [*datasets, TOGETHER]:
+            outcome = outcomes[dataset]
+            rows.append(
+                {
+                    "prediction": case.label,
+                    "claim": case.claim,
+                    "section": case.section,
+                    "dataset": dataset,
+                    "verdict": outcome.verdict,
+                    "evidence": outcome.evidence,
+                    "trials": sum(curve.trials for curve, _ in outcome.curves),
+                    "diverged": sum(curve.diverged for curve, _ in outcome.curves),
+                }
+            )
     return pd.DataFrame(rows, columns=["prediction", "claim", "section", "dataset", "verdict",
                                        "evidence", "trials", "diverged"])  # fmt: skip
+
+
+def outcomes_of(judged: Judged) -> Iterator[tuple[Prediction, dict[str, Outcome]]]:
+    """Every statement with its outcome by data set and, as `TOGETHER`, over all of them."""
+    by_dataset: dict[str, Judged] = {}
+    for curve, trend in judged:
+        by_dataset.setdefault(curve.name["dataset"], []).append((curve, trend))
+    for kind in PREDICTIONS:
+        for case in kind.cases():
+            each = {d: case.test(Evidence(found)) for d, found in sorted(by_dataset.items())}
+            yield case, {**each, TOGETHER: case.together(each)}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +12,13 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from sparseae.analysis import plot
-from sparseae.analysis.predictions import TOGETHER, check_predictions
-from sparseae.analysis.trends import trends
+from sparseae.analysis.curves import trial_table
+from sparseae.analysis.predictions import NOT_TESTED, TOGETHER, Outcome, Prediction, outcomes_of
+from sparseae.analysis.trends import Judged, judge, trend_table
 from sparseae.errors import RequestError
 from sparseae.results import load, load_units, load_weights, provenance
 
@@ -49,7 +53,7 @@ def report(place: str | Path, output: Path) -> Path:
             _save(name, caption, figure, output) for name, caption, figure in _figures(place, frame)
         ]
         page = output / "report.html"
-        page.write_text(_page(place, frame, drawn), encoding="utf-8")
+        page.write_text(_page(place, frame, judge(frame), drawn), encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{output}: cannot be written: {error.strerror}") from None
     return page
@@ -119,24 +123,21 @@ def _filters(place: str | Path, frame: pd.DataFrame) -> Iterator[tuple[str, str,
 def _save(name: str, caption: str, figure: Figure, output: Path) -> Drawn:
     for suffix in (".svg", ".png"):
         plot.save(figure, output / f"{name}{suffix}")
-        figure.set_layout_engine("none")  # laid out by now; doing it again takes a second
-    text = (output / f"{name}.svg").read_text(encoding="utf-8")
-    svg = text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
-    svg = _scoped(svg, name)
-    return Drawn(name, caption, Markup(svg))
+    return Drawn(name, caption, _inline((output / f"{name}.svg").read_text("utf-8"), name, caption))
 
 
-def _scoped(svg: str, name: str) -> str:
-    """The drawing with identifiers of its own, so that several can stand on one page."""
-    out = svg.replace(' id="', f' id="{name}-')
+def _inline(svg: str, name: str, caption: str) -> Markup:
+    """A drawing for the page: with a name for a screen reader, and identifiers of its own."""
+    out = svg[svg.index("<svg") :].replace(' id="', f' id="{name}-')
     for reference in ('xlink:href="#', "url(#"):
         out = out.replace(reference, f"{reference}{name}-")
-    return out
+    return Markup(out.replace("<svg ", f'<svg role="img" aria-label="{escape(caption)}" ', 1))
 
 
-def _page(place: str | Path, frame: pd.DataFrame, drawn: list[Drawn]) -> str:
-    verdicts, curves = check_predictions(frame), trends(frame)
-    together = verdicts[verdicts["dataset"] == TOGETHER]
+def _page(place: str | Path, frame: pd.DataFrame, judged: Judged, drawn: list[Drawn]) -> str:
+    statements = list(outcomes_of(judged))
+    statements.sort(key=lambda statement: _ORDER.index(statement[1][TOGETHER].verdict))
+    verdicts = [outcomes[TOGETHER].verdict for _, outcomes in statements]
     environment = Environment(
         loader=PackageLoader("sparseae.analysis"),
         autoescape=select_autoescape(),
@@ -146,45 +147,60 @@ def _page(place: str | Path, frame: pd.DataFrame, drawn: list[Drawn]) -> str:
     known = provenance(place)
     return environment.get_template("report.html").render(
         name=known.get("configuration", {}).get("name", Path(str(place)).name),
-        counts={v: int((together["verdict"] == v).sum()) for v in _ORDER},
-        predictions=[_prediction(label, verdicts) for label in _sorted(together)],
-        curves=curves.to_dict("records"),
+        counts={verdict: verdicts.count(verdict) for verdict in _ORDER},
+        tested=[
+            _statement(case, outcomes)
+            for case, outcomes in statements
+            if outcomes[TOGETHER].verdict != NOT_TESTED
+        ],
+        untested=[case for case, out in statements if out[TOGETHER].verdict == NOT_TESTED],
+        curves=trend_table(judged).to_dict("records"),
         figures=drawn,
         state=_state(frame, known),
         provenance=known,
     )
 
 
-def _sorted(together: pd.DataFrame) -> list[str]:
-    rank = together["verdict"].map(_ORDER.index)
-    return list(together.loc[rank.sort_values(kind="stable").index, "prediction"])
-
-
-def _prediction(label: str, verdicts: pd.DataFrame) -> Mapping[str, Any]:
-    """A prediction with its verdict over all data sets and on each."""
-    rows = verdicts[verdicts["prediction"] == label].to_dict("records")
-    (whole,) = [row for row in rows if row["dataset"] == TOGETHER]
-    return whole | {"each": [row for row in rows if row["dataset"] != TOGETHER]}
+def _statement(case: Prediction, outcomes: Mapping[str, Outcome]) -> Mapping[str, Any]:
+    """A statement with its verdicts, and a drawing of the curves that decided."""
+    svg = io.StringIO()
+    curves = [curve for curve, _ in outcomes[TOGETHER].curves]
+    plot.save(plot.of_curves(curves), svg)
+    name = re.sub(r"\W+", "-", case.label)
+    return {
+        "case": case,
+        "whole": outcomes[TOGETHER],
+        "each": {dataset: o for dataset, o in outcomes.items() if dataset != TOGETHER},
+        "svg": _inline(svg.getvalue(), name, f"Curves of {case.label}"),
+    }
 
 
 def _state(frame: pd.DataFrame, known: Mapping[str, Any]) -> Mapping[str, Any]:
     """How complete the results are."""
-    last = frame.loc[frame.groupby("trial_id")["epoch"].idxmax()]
+    trials = trial_table(frame)
+    expected = expected_trials(known["configuration"]) if "configuration" in known else None
     return {
-        "trials": len(last),
-        "finished": int((last["epoch"] >= last["epochs"]).sum()) if "epochs" in last else len(last),
-        "expected": expected_trials(known),
-        "diverged": int((last["status"] == "diverged").sum()),
-        "rows": len(frame),
+        "trials": len(trials),
+        "missing": max(0, expected - len(trials)) if expected is not None else 0,
+        "unfinished": int(trials["unfinished"].sum()),
+        "diverged": int(trials["diverged"].sum()),
     }
 
 
-def expected_trials(known: Mapping[str, Any]) -> int | None:
-    """Trials of the whole space of the configuration; None where excludes leave some out."""
-    configuration = known.get("configuration")
-    if not configuration or configuration.get("exclude") or configuration.get("overrides"):
-        return None
-    count = 1
-    for values in configuration["space"].values():
-        count *= len(values)
-    return count
+def expected_trials(configuration: Mapping[str, Any]) -> int:
+    """How many trials a resolved configuration (``sweep.yaml``) asks for."""
+
+    def matches(wanted: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        return all(values.get(k) in (v if isinstance(v, list) else [v]) for k, v in wanted.items())
+
+    axes = configuration["space"]
+    trials = set()
+    for point in itertools.product(*axes.values()):
+        values = configuration.get("training", {}) | dict(zip(axes, point, strict=True))
+        for override in configuration.get("overrides") or []:
+            if matches(override["when"], values):
+                values |= override["training"]
+        if not any(matches(entry, values) for entry in configuration.get("exclude") or []):
+            # An override may give two points of the space the same configuration.
+            trials.add(tuple(v for k, v in sorted(values.items()) if k != "epochs"))
+    return len(trials)

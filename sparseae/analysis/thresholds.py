@@ -27,5 +27,18 @@ FREE_WEIGHTS_FLOOR = 0.10
 #: less than this: a third of the margin, so that the same pace could not soon leave it.
 STILL_MOVING = 0.01
 
+#: The same for the mean pre-activation, in units of the weights' length. A unit of length one has a
+#: pre-activation of variance 1 (theorem 1); where its Gaussian density is highest, 0.4, such a move
+#: changes the activation fraction by STILL_MOVING. A curve whose activation fraction stands at its
+#: ceiling (sigmoid at 1) may still be on its way: only the pre-activation shows it.
+DRIFTING = STILL_MOVING / 0.4
+
+#: Epochs that it takes to see convergence: fewer have no last fifth.
+FEWEST_EPOCHS = 5
+
+#: The paper's sigma2 goes from 0 to 1. A curve that does not reach half that range of sigma can
+#: neither show that sigma2 has no effect nor refute that it has one.
+FULL_RANGE = 0.25
+
 #: Resamples of the seeds for the interval of the slope, where not all can be listed.
 BOOTSTRAP = 999

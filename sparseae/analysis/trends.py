@@ -12,7 +12,7 @@ none of these is `undecided`.
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -30,9 +30,12 @@ class Trend:
     trend: str  # flat | decreasing | increasing | irregular | undecided
     seeds: int
     sigma2_values: int
+    sigma2_first: float  # the smallest and the largest that the trend speaks of
+    sigma2_last: float
     first: float  # at the smallest sigma2
     last: float  # at the largest
-    lowest: float
+    lowest: float  # over sigma2, and half of its interval over seeds
+    lowest_half: float
     change: float  # last - first, with its interval over seeds
     change_low: float
     change_high: float
@@ -47,13 +50,31 @@ class Trend:
     dead_last: float  # fraction of dead units at the largest sigma2
     dead_onset_sigma2: float  # where dead units begin to rise; NaN: nowhere
     dead_onset_activation: float  # the activation fraction there
-    converged: bool
+    converged: bool  # the activation fraction no longer moves
+    settled: bool  # neither it nor the mean pre-activation is seen to move still
     descriptive: bool  # one seed: no error is known, the class describes what is there
-    epochs: int
+    epochs: int  # at which the trials were compared
     trials: int
     diverged: int
     unfinished: int
     note: str
+
+    @property
+    def full_range(self) -> bool:
+        """From sigma2 = 0 over at least half of the paper's range of sigma."""
+        return self.sigma2_first == 0 and self.sigma2_last >= thresholds.FULL_RANGE
+
+
+Judged = list[tuple[Curve, Trend]]
+
+
+def judge(frame: pd.DataFrame) -> Judged:
+    """Every curve of a table of epochs with its trend.
+
+    Raises:
+        RequestError: if a column is missing.
+    """
+    return [(curve, trend_of(curve)) for curve in curves(frame)]
 
 
 def trends(frame: pd.DataFrame) -> pd.DataFrame:
@@ -62,77 +83,76 @@ def trends(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         RequestError: if a column is missing.
     """
+    return trend_table(judge(frame))
+
+
+def trend_table(judged: Judged) -> pd.DataFrame:
+    """`trends` of curves that are judged already."""
     rows = [
-        {**curve.name, "variant": _words(curve.variant), **asdict(trend_of(curve))}
-        for curve in curves(frame)
+        {**curve.name, "variant": curve.suffix.removeprefix(", "), **vars(trend)}
+        for curve, trend in judged
     ]
     names = ["model", "activation", "constraint", "dataset", "variant"]
     return pd.DataFrame(rows, columns=[*names, *Trend.__dataclass_fields__])
 
 
-def _words(variant: dict[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in variant.items())
-
-
 def trend_of(curve: Curve) -> Trend:
     """Judge one curve."""
-    notes = []
     rows, columns = _complete_block(curve.activation)
-    y, sigma2 = curve.activation[np.ix_(rows, columns)], curve.sigma2[columns]
-    if curve.diverged:
-        notes.append(f"{curve.diverged} diverged trials left out")
-    if (dropped := curve.sigma2.size - sigma2.size) and curve.sigma2.size:
-        notes.append(f"{dropped} values of sigma2 left out for missing trials")
-    if curve.unfinished:
-        notes.append(f"{curve.unfinished} trials unfinished")
+    block = np.ix_(rows, columns)
+    y, sigma2 = curve.activation[block], curve.sigma2[columns]
     seeds, values = y.shape
-    moved = curve.moved[np.ix_(rows, columns)]
-    seen = moved.size > 0 and bool(np.isfinite(moved).all())
-    converged = seen and bool(np.abs(moved.mean(0)).max() <= thresholds.STILL_MOVING)
-    if not seen:
-        notes.append("too few epochs to see convergence")
-    elif not converged:
-        notes.append("not converged")
+    converged, settled, notes = _convergence(curve, block)
+    notes = [*_left_out(curve, seeds, values), *notes]
     common = {
         "seeds": seeds,
         "sigma2_values": values,
+        "sigma2_first": float(sigma2[0]) if values else float("nan"),
+        "sigma2_last": float(sigma2[-1]) if values else float("nan"),
         "converged": converged,
-        "epochs": curve.epochs,
+        "settled": settled,
+        "epochs": curve.epoch,
         "trials": curve.trials,
         "diverged": curve.diverged,
         "unfinished": curve.unfinished,
     }
     if seeds == 0 or values < 2:
-        notes.append("fewer than two values of sigma2")
+        notes.append("fewer than two values of sigma2" if seeds else "no complete trials")
         nan = float("nan")
-        mean = float(np.nanmean(y)) if y.size else nan
+        mean = float(y.mean()) if y.size else nan
         return Trend(
-            trend="undecided", first=mean, last=mean, lowest=mean, change=nan, change_low=nan,
-            change_high=nan, largest_change=nan, equivalent=False, tau=nan, p_value=nan, slope=nan,
-            slope_low=nan, slope_high=nan, noise=nan, dead_last=nan, dead_onset_sigma2=nan,
-            dead_onset_activation=nan, descriptive=seeds == 1, note="; ".join(notes), **common,
+            trend="undecided", first=mean, last=mean, lowest=mean, lowest_half=nan, change=nan,
+            change_low=nan, change_high=nan, largest_change=nan, equivalent=False, tau=nan,
+            p_value=nan, slope=nan, slope_low=nan, slope_high=nan, noise=nan, dead_last=nan,
+            dead_onset_sigma2=nan, dead_onset_activation=nan, descriptive=seeds == 1,
+            note="; ".join(notes), **common,
         )  # fmt: skip
     if sigma2[0] > 0:
         notes.append(f"no sigma2 = 0: compared with {sigma2[0]:g}")
+    if sigma2[-1] < thresholds.FULL_RANGE:
+        notes.append(f"sigma2 goes to {sigma2[-1]:g} only")
     if seeds == 1:
         notes.append("one seed: descriptive")
 
     mean = y.mean(0)
     noise, freedom = _noise(y)
     from_zero = y - y[:, :1]
-    reach = np.abs(from_zero.mean(0)) + _half_width(from_zero, 1 - thresholds.ALPHA)
+    reach = np.abs(from_zero.mean(0)) + half_width(from_zero, 1 - thresholds.ALPHA)
     equivalent = bool(reach.max() <= thresholds.MARGIN)
     tau, p_value = _kendall(y)
     slope, slope_low, slope_high = _slope(np.sqrt(sigma2), y)
+    level = 1 - thresholds.ALPHA / 2
     change = float(from_zero[:, -1].mean())
-    half = float(_half_width(from_zero[:, -1:], 1 - thresholds.ALPHA / 2)[0])
+    half = float(half_width(from_zero[:, -1:], level)[0])
     low, high = (change - half, change + half) if seeds > 1 else (float("nan"), float("nan"))
-    onset = _dead_onset(curve.dead[np.ix_(rows, columns)].mean(0))
+    dead = curve.dead[block].mean(0)
+    onset = dead_onset(dead)
     return Trend(
         trend="flat" if equivalent else _direction(y, noise, freedom),
         first=float(mean[0]),
         last=float(mean[-1]),
         lowest=float(mean.min()),
+        lowest_half=float(half_width(y, level)[mean.argmin()]),
         change=change,
         change_low=low,
         change_high=high,
@@ -144,7 +164,7 @@ def trend_of(curve: Curve) -> Trend:
         slope_low=slope_low,
         slope_high=slope_high,
         noise=noise,
-        dead_last=float(np.nanmean(curve.dead[np.ix_(rows, columns)][:, -1])),
+        dead_last=float(dead[-1]),
         dead_onset_sigma2=float("nan") if onset is None else float(sigma2[onset]),
         dead_onset_activation=float("nan") if onset is None else float(mean[onset]),
         descriptive=seeds == 1,
@@ -153,11 +173,49 @@ def trend_of(curve: Curve) -> Trend:
     )
 
 
+def _left_out(curve: Curve, seeds: int, values: int) -> list[str]:
+    """What of a curve does not enter its trend, in words."""
+    counts = [
+        (curve.diverged, "diverged trial", "left out"),
+        (curve.behind, "trial", f"left out: not yet at epoch {curve.epoch}"),
+        (curve.unfinished, "trial", "unfinished"),
+        (curve.sigma2.size - values if seeds else 0, "sigma2", "left out for missing trials"),
+        (curve.seeds.size - seeds if values else 0, "seed", "left out for missing trials"),
+    ]
+    return [
+        f"{count} {what}{'' if count == 1 or what == 'sigma2' else 's'} {why}"
+        for count, what, why in counts
+        if count
+    ]
+
+
+def _convergence(curve: Curve, block: tuple[np.ndarray, ...]) -> tuple[bool, bool, list[str]]:
+    """`Trend.converged` and `Trend.settled`, and what to say of them."""
+    moved, drift = curve.moved[block].mean(0), curve.drift[block].mean(0)
+    if curve.epoch < thresholds.FEWEST_EPOCHS:
+        return False, False, ["too few epochs to see convergence"]
+    if not moved.size or not np.isfinite(moved).all():
+        return False, True, ["no earlier epochs: convergence unknown"] if moved.size else []
+    if np.abs(moved).max() > thresholds.STILL_MOVING:
+        return False, False, ["not converged"]
+    if (np.abs(drift) > thresholds.DRIFTING).any():  # unknown, NaN, is not above
+        return True, False, ["mean pre-activation still moving"]
+    return True, True, []
+
+
 def _complete_block(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (seeds) and columns (sigma2) without gaps: first drop values that most seeds lack."""
-    there = np.isfinite(y)
-    columns = np.flatnonzero(there.mean(0) > 0.5) if y.size else np.arange(0)
-    rows = np.flatnonzero(there[:, columns].all(1)) if columns.size else np.arange(0)
+    """Rows (seeds) and columns (sigma2) without gaps.
+
+    Drops the one with the largest share of gaps until none is left; among equals a sigma2, as
+    seeds are what the error is estimated from.
+    """
+    rows, columns = np.arange(y.shape[0]), np.arange(y.shape[1])
+    while (gaps := ~np.isfinite(y[np.ix_(rows, columns)])).any():
+        by_row, by_column = gaps.mean(1), gaps.mean(0)
+        if by_row.max() > by_column.max():
+            rows = np.delete(rows, by_row.argmax())
+        else:
+            columns = np.delete(columns, by_column.argmax())
     return rows, columns
 
 
@@ -184,7 +242,7 @@ def _direction(y: np.ndarray, noise: float, freedom: int) -> str:
     for sign in (1, -1):
         earlier, later = np.unravel_index((sign * later_minus_earlier).argmax(), (values, values))
         size = sign * later_minus_earlier[earlier, later]
-        half = _half_width(y[:, [later]] - y[:, [earlier]], 1 - thresholds.ALPHA / 2)[0]
+        half = half_width(y[:, [later]] - y[:, [earlier]], 1 - thresholds.ALPHA / 2)[0]
         moves[sign] = (size > thresholds.MARGIN, size > max(thresholds.MARGIN, by_chance, half))
     (any_rise, rises), (any_fall, falls) = moves[1], moves[-1]
     if falls and rises:
@@ -196,7 +254,7 @@ def _direction(y: np.ndarray, noise: float, freedom: int) -> str:
     return "undecided"
 
 
-def _half_width(differences: np.ndarray, level: float) -> np.ndarray:
+def half_width(differences: np.ndarray, level: float) -> np.ndarray:
     """Half of Student's interval of the mean over seeds: (seeds, K) -> (K,); 0 for one seed."""
     seeds = differences.shape[0]
     if seeds == 1:
@@ -258,7 +316,7 @@ def _slope(sigma: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     return estimate, float(np.quantile(slopes, half)), float(np.quantile(slopes, 1 - half))
 
 
-def _dead_onset(dead: np.ndarray) -> int | None:
-    """The first value of sigma2 at which dead units have begun to rise."""
+def dead_onset(dead: np.ndarray) -> int | None:
+    """The first of ascending sigma2 (K,) at which dead units have begun to rise."""
     risen = np.flatnonzero(dead > dead[0] + thresholds.DEAD_RISE)
     return int(risen[0]) if risen.size else None

@@ -27,11 +27,12 @@ def analyze(
     """Print the trend of every curve and the verdict on every prediction."""
     from rich.console import Console
 
-    from sparseae.analysis import check_predictions, trends
+    from sparseae.analysis.predictions import verdict_table
+    from sparseae.analysis.trends import judge, trend_table
     from sparseae.results import load
 
-    frame = load(places)
-    curves, verdicts = trends(frame), check_predictions(frame)
+    judged = judge(load(places))
+    curves, verdicts = trend_table(judged), verdict_table(judged)
     unwritten = _store(places[0], curves, verdicts) if len(places) == 1 else None
     if as_json:
         typer.echo(
@@ -70,50 +71,76 @@ def _store(place: str, curves: pd.DataFrame, verdicts: pd.DataFrame) -> str | No
 
 def _print_curves(console: Console, curves: pd.DataFrame) -> None:
     from rich import box
+    from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
     for (dataset, constraint), rows in curves.groupby(["dataset", "constraint"]):  # type: ignore[misc]
         table = Table(
             title=f"{dataset}, {constraint}", title_justify="left", title_style="bold",
             box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
         )  # fmt: skip
-        table.add_column("curve", no_wrap=True)
+        table.add_column("curve", overflow="fold")
         table.add_column("trend", no_wrap=True)
-        for name in ("first", "last", "change", "interval"):
+        for name in ("first", "last", "change", "95 % interval", "seeds"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("note", style="dim")
+        notes = []
         for row in rows.sort_values(["activation", "model"]).itertuples():
-            interval = f"{row.change_low:+.2f} to {row.change_high:+.2f}"
-            notes = [text for text in (row.variant, row.note) if text]
+            name = f"{row.activation} {row.model}" + (f", {row.variant}" if row.variant else "")
             table.add_row(
-                f"{row.activation} {row.model}",
+                name,
                 row.trend,
-                *("-" if x != x else f"{x:.3f}" for x in (row.first, row.last, row.change)),  # type: ignore[operator]
-                "-" if row.change_low != row.change_low else interval,
-                "; ".join(notes),
-            )
+                *map(_number, (row.first, row.last)),
+                _number(row.change, "+"),
+                "-" if row.change_low != row.change_low
+                else f"{row.change_low:+.3f} to {row.change_high:+.3f}",
+                str(row.seeds),
+            )  # fmt: skip
+            if row.note:
+                notes.append(f"{name}: {row.note}")
         console.print(table)
+        for note in notes:
+            console.print(Padding(Text(note, "dim"), (0, 0, 0, 1)))
+        if notes:
+            console.print()
+
+
+def _number(value: float, sign: str = "") -> str:
+    return "-" if value != value else f"{value:{sign}.3f}"
 
 
 def _print_verdicts(console: Console, verdicts: pd.DataFrame) -> None:
+    """Each prediction once, its statements with their verdicts below."""
     from rich.padding import Padding
     from rich.text import Text
 
-    console.print("[bold]verdicts[/]")
+    console.print("[bold]Verdicts[/]")
+    names = verdicts["prediction"].str.partition(":")
+    shown = verdicts.assign(name=names[0], subject=names[2].str.strip())
     untested = []
-    for label, rows in verdicts.groupby("prediction", sort=False):
-        whole = rows[rows["dataset"] == "all"].iloc[0]
-        if whole["verdict"] == "not tested":
-            untested.append(label)
+    for name, statements in shown.groupby("name", sort=False):
+        tested = statements[statements["dataset"] == "all"].query("verdict != 'not tested'")
+        if tested.empty:
+            untested.append(str(name))
             continue
-        colour = _COLOURS.get(whole["verdict"], "default")
-        console.print(f"\n[bold {colour}]{whole['verdict']:13}[/] {label}", highlight=False)
-        console.print(Padding(Text(f"{whole['claim']} ({whole['section']})", "dim"), (0, 0, 0, 14)))
-        for row in rows[rows["dataset"] != "all"].to_dict("records"):
-            line = f"{row['dataset']}: {row['verdict']}; {row['evidence']}"
-            console.print(Padding(Text(line), (0, 0, 0, 14)))
+        first = tested.iloc[0]
+        console.print(f"\n[bold]{name}[/]", highlight=False)
+        console.print(Text(f"{first['claim']} ({first['section']})", "dim"))
+        for whole in tested.itertuples():
+            colour = _COLOURS.get(whole.verdict, "default")
+            console.print(
+                f"  [bold {colour}]{whole.verdict:13}[/] {whole.subject}", highlight=False
+            )
+            rows = statements[statements["prediction"] == whole.prediction]
+            for row in rows[~rows["dataset"].isin(["all"])].itertuples():
+                line = f"{row.dataset}: {row.verdict}; {row.evidence}"
+                console.print(Padding(Text(line), (0, 0, 0, 6)))
+    counts = shown[shown["dataset"] == "all"]["verdict"].value_counts()
+    console.print(
+        "\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()), highlight=False
+    )
     if untested:
-        console.print(f"\nnot tested, no trials: {'; '.join(untested)}", highlight=False)
+        console.print(f"no trials for: {', '.join(untested)}", highlight=False)
 
 
 @app.command()

@@ -56,7 +56,11 @@ def check(name: str) -> None:
 
 
 def shape(name: str, *, samples: int, gaussian_inputs: int = 64) -> tuple[int, int]:
-    """(samples used, inputs) of a data set, without preparing it."""
+    """(samples used, inputs) of a data set, without preparing it.
+
+    Raises:
+        RequestError: if it cannot be had in this shape.
+    """
     return source(name).shape(samples, gaussian_inputs)
 
 
@@ -73,13 +77,15 @@ def prepare(
     Args:
         name: of a data set, or the path of a .npy or .parquet matrix.
         samples: at most so many; a smaller data set is used whole.
-        whiten: ZCA instead of standardization, so that Assumption 1 holds.
+        whiten: ZCA after standardization, so that Assumption 1 holds.
         data_seed: of patch positions, random subsets and the gaussian data.
         gaussian_inputs: dimensions of the data set ``gaussian``.
 
     Raises:
         RequestError: in one line that names the file and what is wrong with it.
     """
+    if samples < 1:
+        raise RequestError(f"{name}: samples {samples}: must be 1 or more")
     return source(name).prepare(
         samples, whiten=whiten, data_seed=data_seed, gaussian_inputs=gaussian_inputs
     )

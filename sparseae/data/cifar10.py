@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pooch
 
 from sparseae.data import files
 from sparseae.data.dataset import Raw, Source, patches
 from sparseae.errors import RequestError
 
 _FOLDER = "cifar-10-batches-bin"
-_BATCHES = [f"data_batch_{i}.bin" for i in range(1, 6)]
+_BATCHES = [f"{_FOLDER}/data_batch_{i}.bin" for i in range(1, 6)]
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-_CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d13530"
+_CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"
 #: A label, then 1,024 red, green and blue bytes.
 _RECORD = 3073
 
@@ -26,8 +25,7 @@ class CIFAR10(Source):
     about = "8x8x3 patches of CIFAR-10's training images (Krizhevsky)"
 
     def _files(self) -> list[Path]:
-        found = (files.find(self.name, f"{_FOLDER}/{b}", b) for b in _BATCHES)
-        return [path for path in found if path is not None]
+        return files.find(self.name, *_BATCHES)
 
     def where(self) -> str:
         found = self._files()
@@ -37,7 +35,7 @@ class CIFAR10(Source):
 
     def fetch(self) -> str:
         if not self._files():
-            files.download(self.name, _URL, _CHECKSUM, pooch.Untar(extract_dir="."))
+            files.download(self.name, _URL, _CHECKSUM, unpack=_FOLDER)
         return self.where()
 
     def shape(self, samples: int, gaussian_inputs: int) -> tuple[int, int]:
@@ -47,13 +45,15 @@ class CIFAR10(Source):
         self.fetch()
         batches = self._files()
         images = np.concatenate([read_batch(path) for path in batches])
-        x = patches(images, samples, data_seed)
-        x /= 255
         count = f"{len(batches)} of 5 batches ({images.shape[0]:,} images)"
         return Raw(
-            x,
+            patches(images, samples, data_seed),
             f"cifar10: {samples:,} 8x8x3 patches from {count}",
-            {"batches": len(batches), "images": int(images.shape[0])},
+            {
+                "batches": len(batches),
+                "images": images.shape[0],
+                "files": ", ".join(path.name for path in batches),
+            },
             image_shape=(8, 8, 3),
         )
 
@@ -64,10 +64,8 @@ def read_batch(path: Path) -> np.ndarray:
     Raises:
         RequestError: where the file is no whole number of records, or holds no labels.
     """
-    try:
+    with files.reading(path):
         data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     if data.size == 0 or data.size % _RECORD:
         raise RequestError(
             f"{path}: {data.size:,} bytes are not whole records of {_RECORD:,} bytes; "

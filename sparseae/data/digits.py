@@ -12,7 +12,8 @@ class Digits(Source):
 
     name = "digits"
     about = "scikit-learn's handwritten digits, 8x8"
-    soften = 0.1
+    #: 0.1 of the ink's range, 0 to 16.
+    soften = 0.1 * 16
 
     def shape(self, samples: int, gaussian_inputs: int) -> tuple[int, int]:
         return min(samples, 1797), 64
@@ -20,7 +21,6 @@ class Digits(Source):
     def load(self, samples: int, data_seed: int, gaussian_inputs: int) -> Raw:
         from sklearn.datasets import load_digits
 
-        # Ink from 0 to 16; the constant added to the deviation supposes 0 to 1.
-        images = np.asarray(load_digits(return_X_y=True)[0], np.float32) / 16
+        images = np.asarray(load_digits(return_X_y=True)[0])
         x = subset(images, samples, data_seed)
         return Raw(x, f"digits: {x.shape[0]:,} handwritten digits of 8x8", image_shape=(8, 8))

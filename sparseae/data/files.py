@@ -1,9 +1,11 @@
-"""Finding the files of a data set, and downloading them from their official places."""
+"""Finding, downloading and reading the files of a data set."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pooch
@@ -16,10 +18,12 @@ DATA_DIR = "SPARSEAE_DATA_DIR"
 
 def folders(name: str) -> list[Path]:
     """Where the files of a data set may be: the user's folder, then the cache."""
-    places = [cache(name)]
-    if own := os.environ.get(DATA_DIR):
-        places.insert(0, Path(own) / name)
-    return places
+    own = os.environ.get(DATA_DIR)
+    if not own:
+        return [cache(name)]
+    if not Path(own).is_dir():
+        raise RequestError(f"{DATA_DIR}={own}: there is no such folder")
+    return [Path(own) / name, cache(name)]
 
 
 def cache(name: str) -> Path:
@@ -27,74 +31,102 @@ def cache(name: str) -> Path:
     return Path(pooch.os_cache("sparseae")) / name
 
 
-def find(name: str, *candidates: str) -> Path | None:
-    """The first of the candidate files that is there."""
+def find(name: str, *candidates: str) -> list[Path]:
+    """The candidate files of the first folder that has any: files of two folders never mix."""
     for folder in folders(name):
-        for candidate in candidates:
-            if (folder / candidate).is_file():
-                return folder / candidate
-    return None
+        if found := [folder / c for c in candidates if (folder / c).is_file()]:
+            return found
+    return []
 
 
-def download(name: str, url: str, checksum: str, processor: Callable | None = None) -> Path:
+def download(name: str, url: str, checksum: str, *, unpack: str | None = None) -> Path:
     """Download a file into the cache, checked against its published checksum.
+
+    ``unpack`` names the folder to take from a tar archive; it appears whole or not at all, since
+    half of it would pass for a data set with fewer files. Returns the file, or that folder.
 
     Raises:
         RequestError: in one line, with how to supply the file by hand.
     """
     file = url.rsplit("/", 1)[-1]
+    place = cache(name)
     try:
-        pooch.retrieve(
-            url,
-            known_hash=checksum,
-            fname=file,
-            path=cache(name),
-            processor=processor,
-            # pooch takes an object as the bar too, which its types do not say.
-            downloader=pooch.HTTPDownloader(progressbar=_Bar(file), timeout=30),  # type: ignore
-        )
+        place.mkdir(parents=True, exist_ok=True)
+        with _Bar(file) as bar, tempfile.TemporaryDirectory(dir=place) as scratch:
+            fresh = Path(scratch) / "unpacked"
+            pooch.retrieve(
+                url,
+                known_hash=checksum,
+                fname=file,
+                path=place,
+                processor=pooch.Untar(extract_dir=str(fresh)) if unpack else None,
+                # pooch takes an object as the bar too, which its types do not say.
+                downloader=pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16),  # type: ignore
+            )
+            if unpack:
+                (fresh / unpack).replace(place / unpack)
+                (place / file).unlink()
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        by_hand = f"{file}, unpacked," if unpack else file
         raise RequestError(
-            f"{name}: {url} could not be downloaded ({reason[:160]}); put {file} into "
-            f"{cache(name)} by hand, or into a folder {name}/ and set {DATA_DIR} to its parent"
+            f"{name}: downloading {url} failed ({one_line(error)}); by hand: put {by_hand} into "
+            f"{place}, or into a folder {name}/ and set {DATA_DIR} to the folder around it"
         ) from None
-    return cache(name) / file
+    return place / (unpack or file)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Make whatever goes wrong while a file is read a RequestError that names the file."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except MemoryError:
+        raise RequestError(f"{path}: does not fit into memory") from None
+    except Exception as error:
+        # Damaged files make the readers of gzip, numpy and pyarrow raise almost anything.
+        if isinstance(error, OSError) and error.errno:
+            raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+        raise RequestError(f"{path}: is truncated or corrupt: {one_line(error)}") from None
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, short and without line breaks."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 class _Bar:
-    """pooch's interface to a progress bar, drawn by rich."""
+    """pooch's interface to a progress bar, drawn by rich where there is a terminal."""
 
     def __init__(self, label: str) -> None:
-        self._label = label
-        self._total = 0
-
-    @property
-    def total(self) -> int:
-        return self._total
-
-    @total.setter
-    def total(self, value: int) -> None:
         from rich.console import Console
         from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-        self._total = value
+        console = Console(stderr=True)
+        self.total = 0
         self._progress = Progress(
             *Progress.get_default_columns(),
             DownloadColumn(),
             TransferSpeedColumn(),
-            console=Console(stderr=True),
+            console=console,
+            disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(self._label, total=value)
-        self._progress.start()
+        self._task = self._progress.add_task(label, total=None)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
 
     def update(self, size: int) -> None:
-        self._progress.update(self._task, advance=size)
+        self._progress.start()
+        self._progress.update(self._task, advance=size, total=self.total or None)
 
     def reset(self) -> None:
-        self._progress.reset(self._task, total=self._total)
+        self._progress.reset(self._task)
 
     def close(self) -> None:
-        # pooch resets and fills the bar at the end, so it is full here.
-        self._progress.update(self._task, completed=self._total)
-        self._progress.stop()
+        """pooch calls this at a good end only; ``__exit__`` stops the bar at any."""

@@ -24,8 +24,10 @@ class Gaussian(Source):
 
     def load(self, samples: int, data_seed: int, gaussian_inputs: int) -> Raw:
         shape = self.shape(samples, gaussian_inputs)
-        x = whitened(np.random.default_rng(data_seed).standard_normal(shape))
+        # With samples barely above the inputs the draw is ill-conditioned, but of full rank.
+        x = whitened(np.random.default_rng(data_seed).standard_normal(shape), floor=0)
         return Raw(x, f"gaussian: {samples:,} samples of {gaussian_inputs} dimensions")
 
     def scaled(self, x: np.ndarray) -> np.ndarray:
+        # White already, exactly; rounding once more would not improve it.
         return x

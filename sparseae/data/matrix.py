@@ -9,7 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparseae.data.dataset import Raw, Source, subset
+from sparseae.data.files import reading
 from sparseae.errors import RequestError
+
+#: Rows checked at a time.
+_BLOCK = 65_536
 
 
 class Matrix(Source):
@@ -19,85 +23,97 @@ class Matrix(Source):
 
     def __init__(self, path: str) -> None:
         self.name = path  # type: ignore[misc]
+        self._path = Path(path).expanduser()
 
     def check(self) -> None:
-        self._file_shape()
+        self._open()
 
     def where(self) -> str:
         return self.name
 
+    def fetch(self) -> str:
+        self.check()
+        return self.where()
+
     def shape(self, samples: int, gaussian_inputs: int) -> tuple[int, int]:
-        rows, inputs = self._file_shape()
+        rows, inputs = self._open().shape
         return min(samples, rows), inputs
 
-    def _file_shape(self) -> tuple[int, int]:
-        """(rows, columns), with everything checked that the file's header tells."""
-        path = Path(self.name)
+    def load(self, samples: int, data_seed: int, gaussian_inputs: int) -> Raw:
+        path = self._path
+        with reading(path):
+            x = self._open().read()
+        for start in range(0, x.shape[0], _BLOCK):
+            with np.errstate(over="ignore"):  # of what is wider than float64
+                block = np.asarray(x[start : start + _BLOCK], np.float64)
+            # Written so that NaN fails too.
+            good = np.abs(block) <= np.finfo(np.float32).max
+            if not good.all():
+                row, column = np.argwhere(~good)[0]
+                raise RequestError(
+                    f"{path}: row {start + row}, column {column} is {block[row, column]:g}: NaN, "
+                    "infinite and beyond float32 are refused (both count from 0)"
+                )
+        used = subset(x, samples, data_seed)
+        of = "" if len(used) == len(x) else f" of {len(x):,}"
+        return Raw(
+            used,
+            f"{path.name}: {len(used):,}{of} rows, {x.shape[1]:,} inputs",
+            {"path": str(path), "rows": len(x)},
+        )
+
+    def _open(self) -> _Npy | _Parquet:
+        """The file, with everything checked that its header tells."""
+        path = self._path
         if not path.is_file():
             raise RequestError(f"{path}: there is no such file")
-        if path.suffix == ".npy":
-            array = _open_npy(path)
-            if array.dtype.kind not in "fiub":
-                raise RequestError(f"{path}: holds {array.dtype}, not numbers")
-            if array.ndim != 2:
-                raise RequestError(f"{path}: has {array.ndim} dimensions, a matrix has 2")
-            shape = array.shape
-        elif path.suffix == ".parquet":
-            shape = self._parquet_shape(path)
-        else:
+        kinds = {".npy": _Npy, ".parquet": _Parquet}
+        if path.suffix not in kinds:
             raise RequestError(f"{path}: is neither .npy nor .parquet")
-        if shape[0] < 2 or shape[1] < 1:
-            raise RequestError(f"{path}: is {shape[0]} x {shape[1]}, too small to train on")
-        return shape
+        with reading(path):
+            opened = kinds[path.suffix](path)
+        rows, inputs = opened.shape
+        if rows < 2 or inputs < 1:
+            raise RequestError(f"{path}: is {rows} x {inputs}, too small to train on")
+        return opened
 
-    @staticmethod
-    def _parquet_shape(path: Path) -> tuple[int, int]:
-        try:
-            metadata = pq.read_metadata(path)
-            schema = metadata.schema.to_arrow_schema()
-        except (pa.ArrowException, OSError) as error:
-            raise RequestError(f"{path}: is no Parquet file: {_line(error)}") from None
-        for field in schema:
+
+class _Npy:
+    def __init__(self, path: Path) -> None:
+        # Never np.load: it opens archives and, told to, pickles; this maps plain arrays alone.
+        self._array = np.lib.format.open_memmap(path, mode="r")
+        if self._array.dtype.kind not in "fiub":
+            raise RequestError(f"{path}: holds {self._array.dtype}, not numbers")
+        if self._array.ndim != 2:
+            raise RequestError(f"{path}: has {self._array.ndim} dimensions, a matrix has 2")
+        self.shape: tuple[int, int] = self._array.shape
+
+    def read(self) -> np.ndarray:
+        """The matrix, mapped: a subset of its rows is all that is copied."""
+        return self._array
+
+
+class _Parquet:
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path)
+        schema = self._file.schema_arrow
+        # A data frame's index is stored as one more column, and is no input.
+        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        self._columns = [i for i, field in enumerate(schema) if field.name not in index]
+        for i in self._columns:
+            field = schema.field(i)
             if not _is_number(field.type):
                 raise RequestError(f"{path}: column {field.name!r} is {field.type}, not a number")
-        return metadata.num_rows, len(schema)
+        self.shape = (self._file.metadata.num_rows, len(self._columns))
 
-    def load(self, samples: int, data_seed: int, gaussian_inputs: int) -> Raw:
-        path = Path(self.name)
-        self._file_shape()
-        if path.suffix == ".npy":
-            array = np.asarray(_open_npy(path))
-        else:
-            try:
-                table = pq.ParquetFile(path).read()
-            except (pa.ArrowException, OSError) as error:
-                raise RequestError(f"{path}: cannot be read: {_line(error)}") from None
-            array = np.column_stack(
-                [c.cast(pa.float64()).to_numpy(zero_copy_only=False) for c in table.columns]
-            )
-        with np.errstate(over="ignore"):
-            x = subset(array, samples, data_seed).astype(np.float32)
-        bad = ~np.isfinite(x)
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
-            raise RequestError(
-                f"{path}: {int(bad.sum()):,} values are NaN, infinite or beyond float32, the first "
-                f"in row {row}, column {column} of the samples"
-            )
-        return Raw(x, f"{path.name}: {x.shape[0]:,} x {x.shape[1]:,}", {"path": str(path)})
-
-
-def _open_npy(path: Path) -> np.ndarray:
-    try:
-        # An object array would be unpickled, which can execute anything.
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError) as error:
-        raise RequestError(f"{path}: cannot be read: {_line(error)}") from None
+    def read(self) -> np.ndarray:
+        """The matrix in float64; a null is NaN."""
+        table = self._file.read().select(self._columns)
+        # Integers above 2^53 are rounded, as they would be in float32 anyway.
+        return np.column_stack(
+            [column.cast(pa.float64(), safe=False).to_numpy() for column in table.columns]
+        )
 
 
 def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

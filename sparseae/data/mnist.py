@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,28 +24,35 @@ class MNIST(Source):
 
     name = "mnist"
     about = "handwritten digits, 28x28 (LeCun & Cortes)"
-    soften = 0.1
+    #: 0.1 of the pixels' range, 0 to 255.
+    soften = 0.1 * 255
 
-    def _file(self) -> Path | None:
+    def _files(self) -> list[Path]:
         return files.find(self.name, f"{_FILE}.gz", _FILE)
 
     def where(self) -> str:
-        found = self._file()
-        return str(found) if found else "sparseae data fetch mnist"
+        found = self._files()
+        return str(found[0]) if found else "sparseae data fetch mnist"
 
     def fetch(self) -> str:
-        return str(self._file() or files.download(self.name, _URL, _CHECKSUM))
+        if not self._files():
+            files.download(self.name, _URL, _CHECKSUM)
+        return self.where()
 
     def shape(self, samples: int, gaussian_inputs: int) -> tuple[int, int]:
         return min(samples, _TRAINING), 784
 
     def load(self, samples: int, data_seed: int, gaussian_inputs: int) -> Raw:
-        images = read_idx_images(Path(self.fetch()))
-        if images.shape[0] < min(samples, _TRAINING):
-            raise RequestError(f"{self.where()}: holds {images.shape[0]} images of {_IMAGES}")
-        x = images[: min(samples, _TRAINING)].reshape(-1, 784).astype(np.float32) / 255
+        path = Path(self.fetch())
+        images = read_idx_images(path)
+        count = min(samples, _TRAINING)
+        if images.shape[0] < count:
+            raise RequestError(f"{path}: holds {images.shape[0]:,} images of {_IMAGES:,}")
         return Raw(
-            x, f"mnist: the first {x.shape[0]:,} training images, 28x28", image_shape=(28, 28)
+            images[:count].reshape(count, 784),
+            f"mnist: the first {count:,} training images, 28x28",
+            {"images": images.shape[0], "files": path.name},
+            image_shape=(28, 28),
         )
 
 
@@ -56,12 +62,10 @@ def read_idx_images(path: Path) -> np.ndarray:
     Raises:
         RequestError: where the file is truncated, corrupt or of another kind.
     """
-    try:
+    with files.reading(path):
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise RequestError(f"{path}: is truncated or corrupt: {error}") from None
     if len(data) < 16 or int.from_bytes(data[:4], "big") != 2051:
         raise RequestError(f"{path}: is not an IDX file of images (magic number 2051)")
     count, height, width = (int.from_bytes(data[i : i + 4], "big") for i in (4, 8, 12))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sparseae.data.dataset import Raw, Source, patches
 
 
@@ -17,8 +19,10 @@ class PhotoPatches(Source):
     def load(self, samples: int, data_seed: int, gaussian_inputs: int) -> Raw:
         from sklearn.datasets import load_sample_images
 
-        x = patches(list(load_sample_images().images), samples, data_seed)
-        x /= 255
+        photographs = np.stack(load_sample_images().images)  # both are 427 x 640
         return Raw(
-            x, f"photo_patches: {samples:,} 8x8x3 patches of 2 photographs", image_shape=(8, 8, 3)
+            patches(photographs, samples, data_seed),
+            f"photo_patches: {samples:,} 8x8x3 patches of {len(photographs)} photographs",
+            {"images": len(photographs)},
+            image_shape=(8, 8, 3),
         )

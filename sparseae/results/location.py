@@ -32,8 +32,13 @@ class Location:
         """
         if "://" not in str(place):
             return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(place)))
+        url = str(place)
+        if url.startswith("s3://"):
+            # A small file is then one request, not an upload in parts.
+            url += "&" if "?" in url else "?"
+            url += "allow_delayed_open=true"
         try:
-            filesystem, path = fs.FileSystem.from_uri(str(place))
+            filesystem, path = fs.FileSystem.from_uri(url)
         except pa.ArrowInvalid:
             return cls._of_fsspec(str(place))
         return cls(filesystem, path)
@@ -115,3 +120,9 @@ class Location:
     def rename(self, name: str) -> None:
         """Give the file another name in the same folder."""
         self.filesystem.move(self.path, f"{self.path.rsplit('/', 1)[0]}/{name}")
+
+
+def below(place: str | Path, name: str) -> str:
+    """The path or URL of what is called ``name`` in a folder; a URL's options stay at its end."""
+    folder, mark, options = str(place).partition("?") if "://" in str(place) else (place, "", "")
+    return f"{str(folder).rstrip('/')}/{name}{mark}{options}"

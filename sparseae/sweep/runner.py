@@ -18,7 +18,8 @@ import yaml
 
 from sparseae import data
 from sparseae.errors import RequestError
-from sparseae.results.location import Location
+from sparseae.results.location import Location, below
+from sparseae.results.lock import only_run
 from sparseae.results.store import Store
 from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.piece import STATE_FILE, Checkpoint
@@ -91,8 +92,8 @@ class Recorder:
     def __init__(self, store: Store, observer: Observer) -> None:
         self._store = store
         self._observer = observer
-        self.finished_tasks: set[int] = set()
-        self.failures: dict[int, str] = {}
+        #: Why trials failed, by trial_id.
+        self.failures: dict[str, str] = {}
 
     def rows(
         self, task: Task, rows: Sequence[Mapping[str, Any]], units: pa.Table | None = None
@@ -101,12 +102,10 @@ class Recorder:
         self._observer.rows(task, rows)
 
     def finished(self, task: Task) -> None:
-        self.finished_tasks.add(task.index)
-        self.failures.pop(task.index, None)
         self._observer.finished(task)
 
     def failed(self, task: Task, message: str) -> None:
-        self.failures[task.index] = message
+        self.failures |= dict.fromkeys((t.trial_id for t in task.trials), message)
         self._observer.failed(task, message)
 
 
@@ -172,41 +171,43 @@ def run(
         RequestError: if the request is wrong; nothing has started then.
     """
     sweep = Sweep.load(source, set_values)
-    observer = observer or Quiet()
-    place = str(results).rstrip("/") + "/" + sweep.name
+    place = below(results, sweep.name)
     location = Location.of(place)
-    earlier = _earlier(location)
-    if overwrite and location.exists():
-        location.delete_folder()
-    elif earlier is not None and (changed := difference(earlier, sweep)):
-        raise RequestError(
-            f"{location} holds another sweep of this name: {'; '.join(changed)}"
-            " (--overwrite deletes it; another name keeps both)"
-        )
-    trials = sweep.trials()
-    prepared = {
-        key: data.prepare(
-            key[0], samples=key[1], whiten=key[2], data_seed=key[3], gaussian_inputs=key[4]
-        )
-        for key in dict.fromkeys(map(data_key, trials))
-    }
-    datasets = {
-        _data_label(key): {
-            "fingerprint": d.fingerprint,
-            "description": d.description,
-            "samples": d.x.shape[0],
-            "inputs": d.x.shape[1],
-            **d.details,
-        }
-        for key, d in prepared.items()
-    }
-    _require_same_data(location, datasets)
-    store = Store(location, TRAINING_TYPES, _provenance(datasets))
+    if not overwrite:
+        _require_continuable(location, sweep)
+    prepared = _prepare(sweep)
+    with only_run(location):
+        if overwrite:
+            _clear(location)
+        else:
+            _require_continuable(location, sweep)  # again: it may have run in the meantime
+            _require_same_data(location, _described(prepared))
+        try:
+            return _train(sweep, place, prepared, observer or Quiet(), in_process, address)
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            raise RequestError(
+                f"{location}: cannot be written ({reason}); once it can, the same command goes on"
+            ) from error
+
+
+def _train(
+    sweep: Sweep,
+    place: str,
+    prepared: Mapping[DataKey, data.Dataset],
+    observer: Observer,
+    in_process: bool,
+    address: str | None,
+) -> Results:
+    """Train what is left; the request is known to be sound."""
+    location = Location.of(place)
+    store = Store(location, TRAINING_TYPES, _provenance(_described(prepared)))
     text = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
     (location / "sweep.yaml").write_bytes(text.encode())
     for name in store.put_aside:
         observer.note(f"{name} could not be read and was put aside; its rows are trained again")
 
+    trials = sweep.trials()
     left = [t for t in trials if not store.is_complete(t.trial_id, t.training.epochs)]
     found = _checkpoints(location, left, observer) if left else {}
 
@@ -234,16 +235,14 @@ def run(
     finally:
         store.flush()
     missing = [t for t in left if not store.is_complete(t.trial_id, t.training.epochs)]
-    reason = {t.trial_id: "not finished" for t in missing}
-    failed_somewhere = "; ".join(sorted(set(recorder.failures.values())))
-    if failed_somewhere:
-        reason = dict.fromkeys(reason, failed_somewhere)
+    unexplained = [t for t in missing if t.trial_id not in recorder.failures]
     return Results(
         place=place,
         trials=len(trials),
         trained=len(left) - len(missing),
-        failed=reason,
-        interrupted=interrupted or bool(missing and not recorder.failures),
+        failed={t.trial_id: recorder.failures.get(t.trial_id, "not finished") for t in missing},
+        # Tune returns as if all were well after Ctrl-C.
+        interrupted=interrupted or bool(unexplained),
     )
 
 
@@ -258,17 +257,55 @@ def _execute(job: Job, *, in_process: bool, address: str | None) -> None:
         execute_with_tune(job, address)
 
 
-def _earlier(location: Location) -> Sweep | None:
-    """The configuration that is there already."""
+def _require_continuable(location: Location, sweep: Sweep) -> None:
+    """Refuse to mix a sweep with the results of another one of its name."""
     file = location / "sweep.yaml"
     if not file.exists():
-        return None
+        return
     try:
-        return Sweep.load(yaml.safe_load(file.read_bytes()))
+        earlier = Sweep.load(yaml.safe_load(file.read_bytes()))
     except (yaml.YAMLError, RequestError) as error:
         raise RequestError(
             f"{file} is no longer a valid configuration ({error}); --overwrite deletes the sweep"
         ) from None
+    if changed := difference(earlier, sweep):
+        raise RequestError(
+            f"{location} holds another sweep of this name: {'; '.join(changed)}"
+            " (--overwrite deletes it; another name keeps both)"
+        )
+
+
+def _clear(location: Location) -> None:
+    """Delete what a sweep left, the lock apart."""
+    for folder in ("epochs", "units", "weights", "report", CHECKPOINTS):
+        if (location / folder).exists():
+            (location / folder).delete_folder()
+    for file in location.files():
+        file.delete()
+
+
+def _prepare(sweep: Sweep) -> dict[DataKey, data.Dataset]:
+    """Every data set of the sweep, once."""
+    return {
+        key: data.prepare(
+            key[0], samples=key[1], whiten=key[2], data_seed=key[3], gaussian_inputs=key[4]
+        )
+        for key in dict.fromkeys(map(data_key, sweep.trials()))
+    }
+
+
+def _described(prepared: Mapping[DataKey, data.Dataset]) -> dict[str, dict[str, Any]]:
+    """The data sets for the provenance, by a label that names what prepared them."""
+    return {
+        _data_label(key): {
+            "fingerprint": d.fingerprint,
+            "description": d.description,
+            "samples": d.x.shape[0],
+            "inputs": d.x.shape[1],
+            **d.details,
+        }
+        for key, d in prepared.items()
+    }
 
 
 def _require_same_data(location: Location, datasets: Mapping[str, Mapping[str, Any]]) -> None:

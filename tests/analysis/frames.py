@@ -14,6 +14,7 @@ SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "flat": lambda s: np.full_like(s, 0.37),
     "decreasing": lambda s: 0.02 + 0.36 * np.exp(-12 * s),  # relu dae
     "plateau": lambda s: 0.95 / (1 + np.exp(12 * (s - 0.5))) + 0.03,  # sigmoid cae
+    "weak": lambda s: 0.37 - 0.06 * s,  # twice the margin
     "increasing": lambda s: 0.5 + 0.4 * np.sqrt(s),
     "irregular": lambda s: 0.5 + 0.25 * np.cos(2 * np.pi * np.sqrt(s)),
 }

@@ -1,18 +1,20 @@
 """Figures, the two commands, and the page in a real browser."""
 
+import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 import sparseae
 from sparseae.analysis import plot
-from sparseae.analysis.report import report
+from sparseae.analysis.report import expected_trials, report
 from sparseae.errors import RequestError
 from tests.analysis.frames import curve
 
@@ -62,11 +64,72 @@ def test_a_panel_for_each_data_set_shows_the_means():
     assert line.get_ydata() == pytest.approx(0.37)
 
 
+def test_no_data_set_is_left_out():
+    names = [f"data{i}" for i in range(7)]
+    frame = pd.concat([curve(dataset=name) for name in names])
+    for figure in (plot.figure1(frame), plot.epoch_curves(frame, "relu", "unit_norm")):
+        assert [title for axis in figure.axes if (title := axis.get_title())] == names
+        boxes = [axis.get_position() for axis in figure.axes]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_variants_are_drawn_apart():
+    frame = pd.concat(
+        [curve("flat", learning_rate=0.001), curve("increasing", learning_rate=0.005)]
+    )
+    figure = plot.epoch_curves(frame, "relu", "unit_norm")
+    rows = [axis.get_ylabel() for axis in figure.axes]
+    assert rows == ["cae, learning_rate=0.001", "cae, learning_rate=0.005"]
+    ends = [axis.get_lines()[-1].get_ydata()[-1] for axis in figure.axes]
+    assert ends == pytest.approx([0.37, 0.9], abs=0.02)
+
+
+def test_the_histogram_keeps_dead_units_apart():
+    frame = curve(sigma2=(0.0,), seeds=1)
+    (trial,) = frame["trial_id"].unique()
+    fractions = [0.0, 0.0, 0.0, 0.004]
+    units = pd.DataFrame({"trial_id": trial, "activation_fraction": fractions})
+    (axis,) = plot.unit_histogram(frame, units, "relu", "unit_norm").axes
+    dead = next(line for line in axis.get_lines() if line.get_marker() == "o")
+    assert dead.get_ydata() == pytest.approx([0.75])
+    (stairs,) = axis.patches
+    values, edges, _ = stairs.get_data()
+    (held,) = np.flatnonzero(values)
+    assert values[held] == 0.25
+    assert edges[held] <= 0.004 <= edges[held + 1]
+
+
+@pytest.mark.parametrize(
+    ("more", "count"),
+    [
+        ({}, 24),
+        ({"overrides": [{"when": {"model": "sae"}, "training": {"learning_rate": 0.1}}]}, 24),
+        ({"exclude": [{"model": ["sae", "cae"], "sigma2": 1.0}]}, 20),
+        # An override may give two points of the space the same configuration.
+        ({"overrides": [{"when": {"model": "dae", "seed": [0, 1]}, "training": {"seed": 0}}]}, 21),
+    ],
+)
+def test_how_many_trials_a_configuration_asks_for(more, count):
+    assert expected_trials(SWEEP | more) == count
+
+
+def test_a_page_of_a_running_sweep_says_what_is_missing(sweep, tmp_path):
+    frame = sparseae.load(sweep)
+    part = tmp_path / "part"
+    (part / "epochs").mkdir(parents=True)
+    shutil.copy(sweep / "sweep.yaml", part)
+    done = frame[(frame["model"] == "cae") | ((frame["model"] == "dae") & (frame["epoch"] < 3))]
+    done.to_parquet(part / "epochs" / "part-1.parquet")
+    page = report(part, tmp_path / "out").read_text()
+    assert "12 not yet begun, 6 unfinished" in page
+    assert "12 trials" in page
+
+
 def test_analyze_prints_and_stores_both_tables(sweep):
     done = command("analyze", sweep)
     assert done.returncode == 0, done.stderr
     assert "relu dae" in done.stdout
-    assert "relu-flat: relu cae unit_norm" in done.stdout
+    assert "relu-flat" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
     stored = pd.read_parquet(sweep / "verdicts.parquet")
     expected = sparseae.check_predictions(sparseae.load(sweep))
@@ -136,6 +199,7 @@ def test_the_page_in_a_browser(sweep, tmp_path):
         assert not first.find_element(By.TAG_NAME, "table").is_displayed()
         first.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
         wait.until(lambda _: first.find_element(By.TAG_NAME, "table").is_displayed())
+        assert first.find_element(By.TAG_NAME, "svg").is_displayed()
 
         table = browser.find_element(By.ID, "curve-table")
 
@@ -146,12 +210,13 @@ def test_the_page_in_a_browser(sweep, tmp_path):
                 if row.is_displayed()
             ]
 
-        head = table.find_elements(By.CSS_SELECTOR, "th button")[7]  # last
-        head.click()
-        ascending = [float(text) for text in shown(7)]
+        heads = table.find_elements(By.CSS_SELECTOR, "th button")
+        (last,) = [i for i, head in enumerate(heads) if head.text == "last"]
+        heads[last].click()
+        ascending = [float(text) for text in shown(last)]
         assert ascending == sorted(ascending)
-        head.send_keys(Keys.ENTER)
-        assert [float(text) for text in shown(7)] == ascending[::-1]
+        heads[last].send_keys(Keys.ENTER)
+        assert [float(text) for text in shown(last)] == ascending[::-1]
 
         browser.find_element(By.ID, "filter").send_keys("relu DAE")
         wait.until(lambda _: browser.find_element(By.ID, "shown").text == "2 of 4 curves")

@@ -115,6 +115,42 @@ def test_a_half_finished_sweep_says_so():
     assert "6 trials unfinished" in row.note
 
 
+def test_trials_of_a_running_sweep_are_compared_at_the_same_epoch():
+    """Every trial falls from 0.5 alike; those of large sigma2 have only begun."""
+    frame = curve("flat", noise=0.0)
+    behind = frame["sigma2"] >= 0.49
+    row = only(frame[~behind | (frame["epoch"] <= 2)])
+    assert row.trend == "flat"
+    assert (row.epochs, row.sigma2_values) == (10, 4)
+    assert "6 trials left out: not yet at epoch 10" in row.note
+    assert only(frame[~behind & (frame["seed"] == 0) | (frame["epoch"] <= 2)]).epochs == 2
+
+
+def test_a_trial_that_diverged_is_finished():
+    frame = curve("decreasing")
+    wild = (frame["sigma2"] == 1.0) & (frame["epoch"] == 3)
+    frame.loc[wild, "status"] = "diverged"
+    stopped = frame[~((frame["sigma2"] == 1.0) & (frame["epoch"] > 3))]
+    row = only(stopped)
+    assert (row.diverged, row.unfinished, row.epochs) == (3, 0, 10)
+
+
+def test_scattered_gaps_cost_values_of_sigma2_before_seeds():
+    frame = curve("decreasing")
+    for seed, sigma2 in ((0, 0.01), (1, 0.09)):
+        gap = (frame["seed"] == seed) & (frame["sigma2"] == sigma2)
+        frame.loc[gap, ["status", "activation_fraction"]] = ["diverged", np.nan]
+    row = only(frame)
+    assert (row.seeds, row.sigma2_values) == (3, 4)
+
+
+def test_folders_that_share_trials_count_them_once():
+    frame = curve("decreasing")
+    longer = curve("decreasing", epochs=20)
+    pd.testing.assert_frame_equal(trends(pd.concat([frame, frame])), trends(frame))
+    assert only(pd.concat([frame, longer])).epochs == 20
+
+
 def test_an_unconverged_curve_is_marked():
     assert only(curve("decreasing")).converged
     moving = curve("decreasing", noise=0.0)

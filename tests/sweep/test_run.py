@@ -184,6 +184,20 @@ def test_another_sweep_of_the_same_name_is_refused_with_the_difference(tmp_path)
     assert (run(tmp_path, "training.batch_size=64", overwrite=True).frame["batch_size"] == 64).all()
 
 
+def test_two_runs_of_one_sweep_at_once_are_refused(tmp_path):
+    class Second(Quiet):
+        refused = ""
+
+        def started(self, sweep, left, tasks):
+            with pytest.raises(RequestError) as caught:
+                run(tmp_path, observer=Quiet())
+            Second.refused = str(caught.value)
+
+    assert not run(tmp_path, observer=Second()).failed
+    assert "is being run by process" in Second.refused
+    assert not run(tmp_path).failed  # the lock went with the run
+
+
 def test_other_data_under_the_same_path_are_refused(tmp_path):
     rng, file = np.random.default_rng(0), tmp_path / "x.npy"
     np.save(file, rng.standard_normal((60, 5)))

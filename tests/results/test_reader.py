@@ -1,0 +1,144 @@
+"""Reading results: several files and folders as one table, and one line for what cannot be read."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import save_file
+
+import sparseae
+from sparseae.errors import RequestError
+from sparseae.results import provenance
+from sparseae.results.location import Location
+from sparseae.results.store import Store
+from sparseae.trial import TRAINING_TYPES, Trial
+
+METADATA = {
+    "version": "0.1.0",
+    "git_commit": "abc",
+    "versions": json.dumps({"torch": "2.13.0"}),
+    "datasets": json.dumps({"digits": {"fingerprint": "f00", "description": "digits"}}),
+}
+
+
+def trial(seed: int) -> Trial:
+    return Trial(model="cae", activation="relu", sigma2=0.25, constraint="unit_norm",
+                 dataset="digits", seed=seed)  # fmt: skip
+
+
+def write(place, seeds=(0,), epochs=2, metadata=METADATA) -> None:
+    """Results as the store writes them."""
+    store = Store(Location.of(place), TRAINING_TYPES, metadata)
+    for seed in seeds:
+        one = trial(seed)
+        about = {"sweep": "s", "trial_id": one.trial_id, "status": "ok", "activation_fraction": 0.3}
+        store.add([one.values() | about | {"epoch": epoch} for epoch in range(epochs + 1)])
+        store.flush()
+
+
+def test_part_files_are_one_table(tmp_path):
+    write(tmp_path / "s", seeds=(0, 1, 2))
+    assert len(list((tmp_path / "s" / "epochs").glob("*.parquet"))) == 3
+    frame = sparseae.load(tmp_path / "s")
+    assert len(frame) == 9
+    assert frame.groupby("trial_id")["epoch"].apply(list).tolist() == [[0, 1, 2]] * 3
+    pd.testing.assert_frame_equal(
+        frame.sort_values(["seed", "epoch"], ignore_index=True),
+        pd.read_parquet(tmp_path / "s" / "epochs").sort_values(
+            ["seed", "epoch"], ignore_index=True
+        ),
+        check_dtype=False,
+    )
+
+
+def test_drafts_and_hidden_files_are_skipped(tmp_path):
+    write(tmp_path / "s")
+    for name in (".part-2.parquet", "_unreadable-part-3.parquet", "note.txt"):
+        (tmp_path / "s" / "epochs" / name).write_bytes(b"no Parquet")
+    assert len(sparseae.load(tmp_path / "s")) == 3
+
+
+def test_a_url_is_a_folder(tmp_path):
+    write(tmp_path / "s")
+    assert len(sparseae.load((tmp_path / "s").as_uri())) == 3
+    write("memory://bucket/s", seeds=(0, 1))
+    assert len(sparseae.load("memory://bucket/s")) == 6
+
+
+def test_folders_with_different_columns_are_one_table(tmp_path):
+    write(tmp_path / "old")
+    write(tmp_path / "new", seeds=(1,))
+    (file,) = (tmp_path / "new" / "epochs").glob("*.parquet")
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("theory", pa.array([1.0] * 3)), file)
+    frame = sparseae.load([tmp_path / "old", tmp_path / "new"])
+    assert frame.groupby("seed")["theory"].count().to_dict() == {0: 0, 1: 3}
+
+
+def refused(*arguments, call=sparseae.load) -> str:
+    with pytest.raises(RequestError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_what_cannot_be_read_is_named_in_one_line(tmp_path):
+    assert "nowhere" in refused(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "epochs" in refused(tmp_path / "empty")
+    (tmp_path / "hollow" / "epochs").mkdir(parents=True)
+    assert "hollow" in refused(tmp_path / "hollow")
+    assert "scheme" in refused("scheme://bucket/s")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"x" * 200 + b"PAR1", b"text"])
+def test_a_corrupt_file_is_named(tmp_path, content):
+    write(tmp_path / "s")
+    (tmp_path / "s" / "epochs" / "part-9.parquet").write_bytes(content)
+    assert "part-9.parquet" in refused(tmp_path / "s")
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    write(tmp_path / "s")
+    (file,) = (tmp_path / "s" / "epochs").glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-20])
+    assert file.name in refused(tmp_path / "s")
+
+
+def test_a_missing_column_is_named(tmp_path):
+    write(tmp_path / "s")
+    (file,) = (tmp_path / "s" / "epochs").glob("*.parquet")
+    pq.write_table(pq.read_table(file).drop_columns(["status"]), file)
+    assert "status" in refused(tmp_path / "s")
+
+
+def test_provenance(tmp_path):
+    write(tmp_path / "s")
+    (tmp_path / "s" / "sweep.yaml").write_text("name: s\n")
+    known = provenance(tmp_path / "s")
+    assert known["version"] == "0.1.0"
+    assert known["versions"] == {"torch": "2.13.0"}
+    assert known["datasets"]["digits"]["fingerprint"] == "f00"
+    assert known["configuration"] == {"name": "s"}
+
+
+def test_weights(tmp_path):
+    write(tmp_path / "s")
+    name = trial(0).trial_id
+    assert name in refused(tmp_path / "s", name, call=sparseae.load_weights)
+    (tmp_path / "s" / "weights").mkdir()
+    file = tmp_path / "s" / "weights" / f"{name}.safetensors"
+    save_file({"W": np.eye(3, 2, dtype=np.float32), "b": np.zeros(3, np.float32)}, file)
+    weights = sparseae.load_weights(tmp_path / "s", name)
+    assert (weights["W"].shape, weights["b"].shape) == ((3, 2), (3,))
+    file.write_bytes(b"broken")
+    assert name in refused(tmp_path / "s", name, call=sparseae.load_weights)
+
+
+def test_units_before_any_trial_has_finished(tmp_path):
+    write(tmp_path / "s")
+    assert "units" in refused(tmp_path / "s", call=sparseae.load_units)
