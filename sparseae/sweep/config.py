@@ -24,7 +24,7 @@ PAPER_SIGMA2 = (0.0, 0.001, 0.01, 0.04, 0.09, 0.16, 0.25, 0.36, 0.49, 0.64, 0.81
 
 #: A configuration is a page of text, and 256 KiB are seconds of parsing: more is a mistake.
 _MOST_BYTES = 256 << 10
-#: Listing this many trials takes some ten seconds and a gigabyte.
+#: Listing this many trials took 14 s and half a gigabyte.
 _MOST_TRIALS = 1_000_000
 
 #: Bounded in depth and length: YAML's aliases can make a page of text a tree of any size.
