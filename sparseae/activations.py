@@ -44,6 +44,10 @@ class Activation:
         """s''(a), given h = s(a)."""
         raise NotImplementedError
 
+    def third_derivative(self, a: Tensor, h: Tensor) -> Tensor:
+        """s'''(a), given h = s(a); only asked of an activation that is not piecewise linear."""
+        raise NotImplementedError
+
     def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
         """Write s'(a) dh into ``out``: the gradient through the activation."""
         return torch.mul(dh, self.slope(a, h), out=out)
@@ -89,6 +93,10 @@ class Softplus(Activation):
         slope = a.sigmoid()
         return slope * (1 - slope)
 
+    def third_derivative(self, a: Tensor, h: Tensor) -> Tensor:
+        slope = a.sigmoid()
+        return slope * (1 - slope) * (1 - 2 * slope)
+
     def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
         return torch.mul(dh, a.sigmoid(), out=out)
 
@@ -107,6 +115,10 @@ class Sigmoid(Activation):
     def curvature(self, a: Tensor, h: Tensor) -> Tensor:
         return self.slope(a, h) * torch.rsub(h, 1, alpha=2)  # h (1 - h) (1 - 2 h)
 
+    def third_derivative(self, a: Tensor, h: Tensor) -> Tensor:
+        slope = self.slope(a, h)
+        return slope * (1 - 6 * slope)
+
     def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
         return torch.ops.aten.sigmoid_backward.grad_input(dh, h, grad_input=out)
 
@@ -124,6 +136,9 @@ class Tanh(Activation):
 
     def curvature(self, a: Tensor, h: Tensor) -> Tensor:
         return -2 * h * (1 - h * h)
+
+    def third_derivative(self, a: Tensor, h: Tensor) -> Tensor:
+        return -2 * (1 - h * h) * (1 - 3 * h * h)
 
     def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
         return torch.ops.aten.tanh_backward.grad_input(dh, h, grad_input=out)

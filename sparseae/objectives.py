@@ -25,6 +25,7 @@ from torch import Tensor
 from sparseae.activations import Activation
 from sparseae.coefficients import PerMember
 from sparseae.constraints import row_norms
+from sparseae.randomness import generator
 from sparseae.trial import Training
 
 
@@ -107,7 +108,7 @@ class Pass(Network):
 class Moments:
     """What a regularizer's value over the whole training set is made of (float64)."""
 
-    mean: Tensor  # (G, m): the mean of the objective's `moment` over the samples
+    mean: Tensor  # (G, m `moments_a_unit`): the mean of `moment` over the samples
     weight_norm: Tensor  # (G, m)
 
 
@@ -121,12 +122,18 @@ class Objective:
     stochastic: ClassVar[bool] = False
     #: Products A_k^T X_k of the weight gradient.
     pairs: ClassVar[int] = 2
+    #: Columns that `moment` has for each hidden unit.
+    moments_a_unit: ClassVar[int] = 1
     #: Floating point operations a step, for each weight and row of the encoder's input.
     flops_per_weight_and_sample: ClassVar[int] = 10
 
     def __init_subclass__(cls) -> None:
         if "name" in cls.__dict__:
             OBJECTIVES[cls.name] = cls
+
+    def __init__(self, training: Training | None = None) -> None:
+        #: The trial's keys: those in `sparseae.trial.OWN_KEYS` are this model's parameters.
+        self.training = training or Training()
 
     @classmethod
     def check(cls, training: Training) -> str | None:
@@ -147,11 +154,22 @@ class Objective:
     def gradient(
         self, p: Pass, x: Tensor, eps: Tensor | None, c: Coefficients
     ) -> tuple[Tensor, Tensor | None]:
-        """Fill p's A and X; return db (G, m) and the row factors k (G, m) of dW += k_j W_j."""
+        """Fill p's A and X; return db (G, m) and what of dW they leave out.
+
+        That is either the row factors k (G, m) of dW_j += k_j W_j, or a summand (G, m, n), or None.
+        """
         raise NotImplementedError
 
-    def moment(self, a: Tensor, h: Tensor, s: Activation) -> Tensor | None:
-        """What R averages over the samples, (G, B, m); None where the model has no such R."""
+    def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor | None:
+        """What R averages over the samples, (G, B, m `moments_a_unit`).
+
+        None where the model has no such R.
+
+        Args:
+            net: the members' weights.
+            a, h, r: pre-activations, hidden values (G, B, m) and residuals y - x (G, B, n).
+            s: the activation.
+        """
         return None
 
     def regularization(self, moments: Moments, c: Coefficients) -> Tensor | None:
@@ -209,7 +227,7 @@ class AE(Objective):
         return None
 
 
-class Corollary1(AE):
+class MeanActivationPenalty(AE):
     """lambda sum_j f(rho_j), rho_j the batch mean of h_j, f increasing (corollary 1)."""
 
     def f(self, rho: Tensor, target: Tensor) -> Tensor:
@@ -227,14 +245,14 @@ class Corollary1(AE):
         slope = self.f_slope(h.mean(1), c.rho.column)
         dh.add_(c.lam.times(slope).unsqueeze(1), alpha=1 / p.batch)
 
-    def moment(self, a: Tensor, h: Tensor, s: Activation) -> Tensor:
+    def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
         return h
 
     def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
         return c.lam.times(self.f(moments.mean, c.rho.column)).sum(-1)
 
 
-class SAE(Corollary1):
+class SAE(MeanActivationPenalty):
     """The sparse auto-encoder: eq. 13, and eq. 12 with a target rho > 0.
 
     rho_j reaches 1 and more with relu and softplus, where the equations have no value: beyond 0.99
@@ -265,14 +283,45 @@ class SAE(Corollary1):
         return torch.maximum(rho.clamp(max=self.HIGHEST), lowest)
 
 
-class Corollary2(AE):
+class Corollary1(MeanActivationPenalty):
+    """The family of corollary 1: the key ``f`` names the function.
+
+    ``log`` is -log(1 - rho), sae without a target; ``linear`` is rho, which for h >= 0 is the l1
+    penalty of eq. 2; ``square`` is rho |rho|; ``tanh`` is bounded.
+    """
+
+    name = "corollary1"
+    source = "corollary 1"
+
+    def f(self, rho: Tensor, target: Tensor) -> Tensor:
+        match self.training.f:
+            case "log":
+                return SAE().f(rho, torch.zeros_like(target))
+            case "square":
+                return rho * rho.abs()
+            case "tanh":
+                return rho.tanh()
+        return rho
+
+    def f_slope(self, rho: Tensor, target: Tensor) -> Tensor:
+        match self.training.f:
+            case "log":
+                return SAE().f_slope(rho, torch.zeros_like(target))
+            case "square":
+                return 2 * rho.abs()
+            case "tanh":
+                return 1 - rho.tanh().square()
+        return torch.ones_like(rho)
+
+
+class SlopePenalty(AE):
     """lambda E[sum_j s'(a_j)^q norm(W_j)^p] (corollary 2)."""
 
     q: int
     p: int
 
     def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
-        slopes = self.moment(a, h, s).mean(1)
+        slopes = s.slope(a, h).pow(self.q).mean(1)
         return c.lam.times(slopes * row_norms(W).pow(self.p)).sum(-1)
 
     def add_pre_activation_gradient(
@@ -282,20 +331,37 @@ class Corollary2(AE):
         slope = s.slope(a, h)
         norms = row_norms(p.W)
         if not s.piecewise_linear:
-            bend = s.curvature(a, h).mul_(slope if self.q == 2 else slope.pow(self.q - 1))
+            bend = s.curvature(a, h)
+            if self.q > 1:
+                bend.mul_(slope if self.q == 2 else slope.pow(self.q - 1))
             scale = c.lam.times(norms.pow(self.p)).mul_(self.q / p.batch)
             da.addcmul_(bend, scale.unsqueeze(1))
+        if self.p == 0:
+            return None
         moment = slope.pow_(self.q).mean(1)
-        return c.lam.times(moment.mul_(norms.pow_(self.p - 2))).mul_(self.p)
+        # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
+        lengths = norms.clamp_min_(torch.finfo(norms.dtype).tiny).pow_(self.p - 2)
+        return c.lam.times(moment.mul_(lengths)).mul_(self.p)
 
-    def moment(self, a: Tensor, h: Tensor, s: Activation) -> Tensor:
+    def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
         return s.slope(a, h).pow(self.q)
 
     def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
         return c.lam.times(moments.mean * moments.weight_norm.pow(self.p)).sum(-1)
 
 
-class CAE(Corollary2):
+class Corollary2(SlopePenalty):
+    """The family of corollary 2, with the keys ``q`` and ``p``."""
+
+    name = "corollary2"
+    source = "corollary 2"
+
+    def __init__(self, training: Training | None = None) -> None:
+        super().__init__(training)
+        self.q, self.p = self.training.q, self.training.p
+
+
+class CAE(SlopePenalty):
     """The contractive auto-encoder: lambda E[norm(J(x))_F^2] (eq. 8), as remark 1 writes it."""
 
     name = "cae"
@@ -303,7 +369,7 @@ class CAE(Corollary2):
     q, p = 2, 2
 
 
-class MDAE(Corollary2):
+class MDAE(SlopePenalty):
     """The marginalized de-noising auto-encoder (eq. 10), as remark 2 writes it."""
 
     name = "mdae"
@@ -396,3 +462,146 @@ class EDAE(Objective):
         if not s.piecewise_linear:
             da.addcmul_(dv.mul_(u), s.curvature(a, h))
         return da.sum(1), None
+
+
+class CAEH(Objective):
+    """CAE+H (Rifai et al., 2011a): cae, plus gamma E_eps norm(J(x) - J(x + eps))_F^2.
+
+    eps ~ N(0, gamma_sigma^2 I), ``corruptions`` draws a sample. The Jacobian of the encoder is
+    diag(s'(a)) W, so that the norm is sum_j (s'(a_j) - s'(a~_j))^2 norm(W_j)^2. gamma does not
+    grow with sigma2.
+    """
+
+    name = "cae_h"
+    source = "section 2.2"
+    stochastic = True
+    pairs = 3
+    moments_a_unit = 2
+    flops_per_weight_and_sample = 14
+
+    @classmethod
+    def copies(cls, training: Training) -> int:
+        return training.corruptions
+
+    def value(
+        self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
+    ) -> Tensor:
+        assert eps is not None
+        t = self.training
+        a = x @ W.mT + b.unsqueeze(1)
+        h = s.value(a)
+        slope = s.slope(a, h)
+        gaps = []
+        for e in eps.unbind(1):
+            shifted = (x + t.gamma_sigma * e) @ W.mT + b.unsqueeze(1)
+            gaps.append((slope - s.slope(shifted, s.value(shifted))).square().mean(1))
+        penalty = c.lam.times(slope.square().mean(1)) + t.gamma * torch.stack(gaps).mean(0)
+        return squared_error(h @ W, x) + (penalty * row_norms(W).square()).sum(-1)
+
+    def gradient(
+        self, p: Pass, x: Tensor, eps: Tensor | None, c: Coefficients
+    ) -> tuple[Tensor, Tensor | None]:
+        assert eps is not None
+        da, h, da_shifted = p.A_blocks
+        x_in, dy, shifted = p.X_blocks
+        s, gamma = p.activation, self.training.gamma
+        clean = x.unsqueeze(1).expand_as(eps).flatten(1, 2)
+        x_in.copy_(clean)
+        torch.add(clean, eps.flatten(1, 2), alpha=self.training.gamma_sigma, out=shifted)
+        a, a_shifted = p.encode(x_in), p.encode(shifted)
+        h.copy_(s.value(a))
+        h_shifted = s.value(a_shifted)
+        p.residual(h, clean, out=dy, scale=2 / p.rows)
+        s.backward(p.encode(dy, bias=False), a, h, out=da)
+        slope = s.slope(a, h)
+        gap = slope - s.slope(a_shifted, h_shifted)
+        factors = c.lam.times(slope.square().mean(1)) + gamma * gap.square().mean(1)
+        if not s.piecewise_linear:
+            scale = row_norms(p.W).square().mul_(2 / p.rows).unsqueeze(1)
+            gap.mul_(gamma)
+            da.addcmul_((c.lam.times(slope) + gap).mul_(s.curvature(a, h)), scale)
+            torch.mul(gap.mul_(s.curvature(a_shifted, h_shifted)), -scale, out=da_shifted)
+        return da.sum(1) + da_shifted.sum(1), factors.mul_(2)
+
+    def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
+        """s'^2 and gamma (s'(a) - s'(a~))^2 beside each other, (G, B, 2 m)."""
+        t = self.training
+        slope = s.slope(a, h)
+        # The same draws for every chunk of samples and every member: no stack shows.
+        eps = r.new_empty(r.shape[1:]).normal_(generator=generator(0, "measure", device=r.device))
+        shifted = a + t.gamma_sigma * net.encode(eps.expand_as(r), bias=False)
+        gap = slope - s.slope(shifted, s.value(shifted))
+        return torch.cat([slope.square(), t.gamma * gap.square()], dim=-1)
+
+    def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
+        slope, gap = moments.mean.chunk(2, dim=-1)
+        return ((c.lam.times(slope) + gap) * moments.weight_norm.square()).sum(-1)
+
+
+class DAE2(Objective):
+    """The second-order expansion of dae (theorem 3): eq. 7 without its remainder.
+
+    With J = W^T diag(s'(a)) W, the Jacobian of x -> y, and r = y - x, eq. 7's terms are
+    sigma2 E[norm(J)_F^2 + sum_j s''(a_j) norm(W_j)^2 W_j^T r]: the first two sums of the equation
+    are norm(J)_F^2. relu's s'' is taken as zero here, so that this is dae without its kink
+    (footnote 1) and without the first-order term (section 3.1.1).
+    """
+
+    name = "dae2"
+    source = "eq. 7"
+    pairs = 3
+    flops_per_weight_and_sample = 20
+
+    def value(
+        self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
+    ) -> Tensor:
+        a = x @ W.mT + b.unsqueeze(1)
+        h = s.value(a)
+        r = h @ W - x
+        squared_products = (W @ W.mT).square()
+        slope = s.slope(a, h)
+        bend = s.curvature(a, h) * W.square().sum(-1).unsqueeze(1)
+        jacobian = (slope * (slope @ squared_products)).sum(-1)
+        residual = (bend * (r @ W.mT)).sum(-1)
+        penalty = c.lam.times((jacobian + residual).mean(-1, keepdim=True))
+        return r.square().sum(-1).mean(-1) + penalty.squeeze(-1)
+
+    def gradient(
+        self, p: Pass, x: Tensor, eps: Tensor | None, c: Coefficients
+    ) -> tuple[Tensor, Tensor | None]:
+        da, h, v = p.A_blocks
+        x_in, dy, dz = p.X_blocks
+        s, W = p.activation, p.W
+        x_in.copy_(x)
+        a = p.encode(x_in)
+        h.copy_(s.value(a))
+        # norm(J)_F^2 = s'^T Q s' with Q_jk = (W_j^T W_k)^2.
+        products = W @ W.mT
+        slope = s.slope(a, h)
+        dW = (slope.mT @ slope).mul_(products) @ W
+        dW = c.lam.times(dW).mul_(4 / p.batch)
+        p.residual(h, x, out=dy, scale=2 / p.batch)
+        if s.piecewise_linear:
+            s.backward(p.encode(dy, bias=False), a, h, out=da)
+            return da.sum(1), dW
+        # The residual's term is r^T z with z = v W: dz = sigma2 r, dy = 2 r + sigma2 z.
+        lengths = W.square().sum(-1)
+        curvature = s.curvature(a, h)
+        torch.mul(curvature, lengths.unsqueeze(1), out=v)
+        dz.copy_(c.lam.times(dy)).mul_(0.5)
+        dy.add_(c.lam.times(v @ W), alpha=1 / p.batch)
+        dv = p.encode(dz, bias=False)
+        s.backward(p.encode(dy, bias=False), a, h, out=da)
+        da.addcmul_(c.lam.times(slope @ products.square_()), curvature, value=2 / p.batch)
+        da.addcmul_(dv * lengths.unsqueeze(1), s.third_derivative(a, h))
+        dW.addcmul_(W, (dv * curvature).sum(1).unsqueeze(-1), value=2)
+        return da.sum(1), dW
+
+    def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
+        W, slope = net.W, s.slope(a, h)
+        bend = s.curvature(a, h).mul_(W.square().sum(-1).unsqueeze(1))
+        jacobian = slope * (slope @ (W @ W.mT).square_())
+        return jacobian.addcmul_(bend, net.encode(r, bias=False))
+
+    def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
+        return c.lam.times(moments.mean).sum(-1)

@@ -125,7 +125,7 @@ class Stack:
         self.training = first.training
         self.device = torch.device(device)
         self.x = x.to(self.device, dtype)
-        self.objective = OBJECTIVES[first.model]()
+        self.objective = OBJECTIVES[first.model](first.training)
         self.activation = ACTIVATIONS[first.activation]()
         self.constraint = CONSTRAINTS[first.constraint]()
         self.copies = self.objective.copies(first.training)
@@ -213,10 +213,12 @@ class Stack:
     def _step(self, group: _Group, x: Tensor, eps: Tensor | None) -> None:
         """One step of SGD with momentum on the minibatch x (G, B, n)."""
         p = group.buffers(x.shape[1])
-        db, factors = self.objective.gradient(p, x, eps, group.coefficients)
+        db, rest = self.objective.gradient(p, x, eps, group.coefficients)
         p.weight_gradient(group.V, self.training.momentum)
-        if factors is not None:
-            group.V.addcmul_(group.W, factors.unsqueeze(-1))
+        if rest is not None and rest.dim() == 2:
+            group.V.addcmul_(group.W, rest.unsqueeze(-1))
+        elif rest is not None:
+            group.V.add_(rest)
         self.constraint.decay(group.V, group.W, group.weight_decay)
         group.learning_rate.add_to(group.W, group.V, sign=-1)
         self.constraint.project(group.W, group.max_norm)
@@ -271,7 +273,7 @@ class Stack:
         members, m, n = group.W.shape
         active = group.W.new_zeros(members, m, dtype=torch.float64)
         squares = group.W.new_zeros(members, dtype=torch.float64)
-        moments = torch.zeros_like(active)
+        moments = active.repeat(1, self.objective.moments_a_unit)
         if self.diverged[group.members].all():
             return active, squares, moments
         s, objective = self.activation, self.objective
@@ -283,7 +285,7 @@ class Stack:
             h = s.value(a)
             y = net.residual(h, x.expand(members, -1, -1), out=residual[:, : x.shape[0]])
             squares += torch.linalg.vector_norm(y, dim=-1).double().square().sum(-1)
-            if (moment := objective.moment(a, h, s)) is not None:
+            if (moment := objective.moment(net, a, h, y, s)) is not None:
                 moments += torch.bmm(ones, moment)[:, 0]
             active += torch.bmm(ones, h.gt_(s.threshold))[:, 0]
         return active, squares, moments / self.x.shape[0]

@@ -43,6 +43,15 @@ class Training:
     data_seed: int = 0
     #: Input dimensions of the data set ``gaussian``.
     gaussian_inputs: int = 64
+    #: cae_h: coefficient of E norm(J(x) - J(x + eps))^2.
+    gamma: float = 0.1
+    #: cae_h: standard deviation of that eps.
+    gamma_sigma: float = 0.1
+    #: corollary1: the monotone function, one of `FUNCTIONS`.
+    f: str = "linear"
+    #: corollary2: exponents of s'(a_j) and of norm(W_j).
+    q: int = 2
+    p: int = 2
 
 
 #: The axes of ``space:`` that are not keys of ``training:``, in the order of the results.
@@ -51,8 +60,34 @@ AXES = ("model", "activation", "sigma2", "constraint", "dataset", "seed")
 #: What may differ between the members of one stack: a number a member, never a shape.
 STACKABLE = ("sigma2", "seed", "learning_rate", "rho", "max_norm", "weight_decay")
 
+#: What ``f`` may be.
+FUNCTIONS = ("linear", "log", "square", "tanh")
+
+#: Keys that are parameters of one model; a trial of another model has them at their defaults, so
+#: that an axis of one model does not multiply the trials of the others.
+OWN_KEYS = {
+    "gamma": "cae_h",
+    "gamma_sigma": "cae_h",
+    "f": "corollary1",
+    "q": "corollary2",
+    "p": "corollary2",
+}
+
+#: Keys that came after the first results: at their defaults they are not part of a `trial_id`,
+#: and results without them have the defaults.
+ADDED_KEYS = ("gamma", "gamma_sigma", "f", "q", "p")
+
 #: ``training``'s keys and their Python types, in order.
 TRAINING_TYPES: dict[str, type] = get_type_hints(Training)
+
+#: ``training``'s keys and their defaults.
+DEFAULTS: dict[str, Any] = asdict(Training())
+
+
+def with_own_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with the parameters of models that it is not of at their defaults."""
+    foreign = {key: DEFAULTS[key] for key, model in OWN_KEYS.items() if values["model"] != model}
+    return values | foreign
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,5 +119,8 @@ class Trial:
         """A stable hash (16 hex digits) of the whole configuration, the number of epochs apart."""
         values = self.values()
         del values["epochs"]
+        for key in ADDED_KEYS:
+            if values[key] == DEFAULTS[key]:
+                del values[key]
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Every registered model x activation: the closed-form gradient against autograd, in float64."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,10 +9,19 @@ from torch.func import jacrev, vmap
 
 from sparseae.activations import ACTIVATIONS
 from sparseae.coefficients import PerMember
-from sparseae.objectives import OBJECTIVES, SAE, Coefficients, Pass
+from sparseae.objectives import OBJECTIVES, SAE, Coefficients, Moments, Network, Pass
+from sparseae.trial import FUNCTIONS, Training
 
 MEMBERS, BATCH, INPUTS, UNITS, CORRUPTIONS = 3, 7, 5, 6, 4
 SIGMA2 = [0.0, 0.09, 1.0]
+
+TRAINING = Training(corruptions=CORRUPTIONS, gamma=0.7, gamma_sigma=0.3)
+
+#: Every model, and the families at several of their parameters.
+MODELS = [(model, TRAINING) for model in OBJECTIVES] + [
+    *(("corollary1", replace(TRAINING, f=f)) for f in FUNCTIONS),
+    *(("corollary2", replace(TRAINING, q=q, p=p)) for q, p in [(1, 0), (1, 1), (3, 2), (2, 3)]),
+]
 
 
 def coefficients(like: torch.Tensor, rho: float = 0.0) -> Coefficients:
@@ -32,13 +42,13 @@ def problem(members: int = MEMBERS):
 
 
 def closed_form(objective, activation, W, b, x, eps, c):
-    copies = CORRUPTIONS if objective.name == "dae" else 1
+    copies = objective.copies(TRAINING)
     p = Pass(W, b, activation, objective.pairs, x.shape[1], copies)
-    db, factors = objective.gradient(p, x, eps, c)
+    db, rest = objective.gradient(p, x, eps, c)
     dW = torch.zeros_like(W)
     p.weight_gradient(dW, momentum=0.0)
-    if factors is not None:
-        dW += factors.unsqueeze(-1) * W
+    if rest is not None:
+        dW += rest.unsqueeze(-1) * W if rest.dim() == 2 else rest
     return dW, db
 
 
@@ -49,9 +59,9 @@ def assert_close(actual, expected):
 
 @pytest.mark.parametrize("members", [1, MEMBERS])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("model", OBJECTIVES)
-def test_gradient_is_autograds(model, activation, members):
-    objective, s = OBJECTIVES[model](), ACTIVATIONS[activation]()
+@pytest.mark.parametrize(("model", "training"), MODELS)
+def test_gradient_is_autograds(model, training, activation, members):
+    objective, s = OBJECTIVES[model](training), ACTIVATIONS[activation]()
     W, b, x, eps = problem(members)
     for rho in (0.0, 0.2):
         c = coefficients(W, rho)
@@ -73,8 +83,10 @@ def test_activation_derivatives_are_autograds(activation):
     if s.piecewise_linear:
         assert not s.curvature(a, h).any()
     else:
-        (curvature,) = torch.autograd.grad(slope.sum(), a)
+        (curvature,) = torch.autograd.grad(slope.sum(), a, create_graph=True)
         torch.testing.assert_close(s.curvature(a, h), curvature, rtol=1e-10, atol=1e-12)
+        (third,) = torch.autograd.grad(curvature.sum(), a)
+        torch.testing.assert_close(s.third_derivative(a, h), third, rtol=1e-9, atol=1e-11)
     dh = torch.randn_like(a)
     out = torch.empty_like(a).detach()
     with torch.no_grad():
@@ -178,7 +190,74 @@ def test_sigma2_zero_is_the_plain_autoencoder(model, activation):
     s = ACTIVATIONS[activation]()
     W, b, x, eps = problem(1)
     c = coefficients(W)
+    training = replace(TRAINING, gamma=0.0)  # gamma of cae_h does not grow with sigma2
     torch.testing.assert_close(
-        OBJECTIVES[model]().value(W, b, x, eps, s, c),
+        OBJECTIVES[model](training).value(W, b, x, eps, s, c),
         OBJECTIVES["ae"]().value(W, b, x, eps, s, c),
     )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("model", "special", "keys"),
+    [
+        ("corollary2", "cae", {"q": 2, "p": 2}),
+        ("corollary2", "mdae", {"q": 2, "p": 4}),
+        ("corollary1", "sae", {"f": "log"}),
+        ("cae_h", "cae", {"gamma": 0.0}),
+    ],
+)
+def test_the_families_contain_the_models(model, special, keys, activation):
+    s = ACTIVATIONS[activation]()
+    W, b, x, eps = problem()
+    c = coefficients(W)
+    general = OBJECTIVES[model](replace(TRAINING, **keys))
+    torch.testing.assert_close(
+        general.value(W, b, x, eps, s, c), OBJECTIVES[special]().value(W, b, x, eps, s, c)
+    )
+
+
+@pytest.mark.parametrize("activation", [a for a in ACTIVATIONS if a != "maxout"])
+def test_cae_h_compares_jacobians(activation):
+    s = ACTIVATIONS[activation]()
+    W, b, x, eps = problem(1)
+    c = coefficients(W)
+    clean = encoder_jacobians(W[0], b[0], x[0], s)
+    expected = sum(
+        (clean - encoder_jacobians(W[0], b[0], x[0] + 0.3 * e, s)).square().sum((1, 2)).mean()
+        for e in eps[0]
+    )
+    value = OBJECTIVES["cae_h"](TRAINING).value(W, b, x, eps, s, c)
+    plain = OBJECTIVES["cae"]().value(W, b, x, eps, s, c)
+    torch.testing.assert_close((value - plain)[0], 0.7 * expected / CORRUPTIONS)
+
+
+@pytest.mark.parametrize("activation", ["softplus", "sigmoid", "tanh"])
+def test_dae2_is_half_the_laplacian_of_the_loss_at_the_clean_input(activation):
+    """The second-order term of the dae is sigma2 / 2 of the trace of the Hessian in x~."""
+    s = ACTIVATIONS[activation]()
+    W, b, x, _ = problem(1)
+    c = Coefficients(*(PerMember([1.0], W),) * 3)
+
+    def loss(corrupted, clean):
+        return (s.value(W[0] @ corrupted + b[0]) @ W[0] - clean).square().sum()
+
+    hessians = vmap(torch.func.hessian(loss))(x[0], x[0])
+    expected = 0.5 * hessians.diagonal(dim1=1, dim2=2).sum(1).mean()
+    value = OBJECTIVES["dae2"]().value(W, b, x, None, s, c)
+    plain = OBJECTIVES["ae"]().value(W, b, x, None, s, c)
+    torch.testing.assert_close((value - plain)[0], expected)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("model", ["cae", "mdae", "sae", "corollary1", "corollary2", "dae2"])
+def test_the_measured_regularization_is_the_objectives(model, activation):
+    s, objective = ACTIVATIONS[activation](), OBJECTIVES[model](TRAINING)
+    W, b, x, eps = problem()
+    c = coefficients(W)
+    a = x @ W.mT + b.unsqueeze(1)
+    h = s.value(a)
+    moment = objective.moment(Network(W, b), a, h, h @ W - x, s)
+    measured = objective.regularization(Moments(moment.mean(1), W.norm(dim=-1)), c)
+    expected = objective.value(W, b, x, eps, s, c) - OBJECTIVES["ae"]().value(W, b, x, eps, s, c)
+    torch.testing.assert_close(measured, expected)

@@ -21,6 +21,7 @@ from sparseae.analysis.predictions import NOT_TESTED, TOGETHER, Outcome, Predict
 from sparseae.analysis.trends import Judged, judge, trend_table
 from sparseae.errors import RequestError
 from sparseae.results import load, load_units, load_weights, provenance
+from sparseae.trial import with_own_keys
 
 #: Verdicts in the order in which a reader wants them.
 _ORDER = ["contradicted", "supported", "inconclusive", "not tested"]
@@ -202,5 +203,6 @@ def expected_trials(configuration: Mapping[str, Any]) -> int:
                 values |= override["training"]
         if not any(matches(entry, values) for entry in configuration.get("exclude") or []):
             # An override may give two points of the space the same configuration.
+            values = with_own_keys(values)
             trials.add(tuple(v for k, v in sorted(values.items()) if k != "epochs"))
     return len(trials)

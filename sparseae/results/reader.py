@@ -16,6 +16,7 @@ import yaml
 from sparseae.errors import RequestError
 from sparseae.results.location import Location
 from sparseae.results.schema import EPOCH_FIELDS
+from sparseae.trial import ADDED_KEYS, DEFAULTS, TRAINING_TYPES
 
 
 def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
@@ -108,6 +109,11 @@ def _table(location: Location, kind: str) -> pa.Table:
 
 def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
     try:
-        return pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
     except pa.ArrowException as error:
         raise RequestError(f"the folders differ in their columns: {error}") from None
+    # Rows from before a key had its default, and are the same trials as rows from after.
+    for key in ADDED_KEYS:
+        if key in frame and frame[key].isna().any():
+            frame[key] = frame[key].fillna(DEFAULTS[key]).astype(TRAINING_TYPES[key])
+    return frame

@@ -17,7 +17,15 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sparseae.errors import RequestError, nearest
-from sparseae.trial import AXES, STACKABLE, TRAINING_TYPES, Training, Trial
+from sparseae.trial import (
+    AXES,
+    FUNCTIONS,
+    STACKABLE,
+    TRAINING_TYPES,
+    Training,
+    Trial,
+    with_own_keys,
+)
 
 #: The paper's values of sigma2 (section 3).
 PAPER_SIGMA2 = (0.0, 0.001, 0.01, 0.04, 0.09, 0.16, 0.25, 0.36, 0.49, 0.64, 0.81, 1.0)
@@ -68,6 +76,10 @@ _RANGES: dict[str, Any] = {
     "weight_decay": Field(ge=0),
     "data_seed": Field(ge=0),
     "gaussian_inputs": Field(ge=1),
+    "gamma": Field(ge=0),
+    "gamma_sigma": Field(ge=0),
+    "q": Field(ge=1),
+    "p": Field(ge=0),
 }
 
 
@@ -91,7 +103,7 @@ def _checked(key: str, value: object, where: str) -> Any:
         checked = _VALUES[key].validate_python(value)
     except ValidationError as error:
         raise RequestError(f"{where}: {_problem(error.errors()[0], value)}") from None
-    if key in ("model", "activation", "constraint"):
+    if key in ("model", "activation", "constraint", "f"):
         names = _names(key)
         if checked not in names:
             raise RequestError(
@@ -120,6 +132,8 @@ def _refusing(where: str, name: str) -> Iterator[None]:
 
 
 def _names(axis: str) -> Sequence[str]:
+    if axis == "f":
+        return FUNCTIONS
     # The registries live with the numerics, which take a second to import.
     from sparseae.activations import ACTIVATIONS
     from sparseae.constraints import CONSTRAINTS
@@ -306,12 +320,13 @@ class Sweep(_Strict):
             if any(_matches(entry, values) for entry in excludes):
                 excluded += 1
                 continue
+            values = with_own_keys(values)
             key = training_of(values)
             if key not in trainings:
                 trainings[key] = Training(**dict(zip(TRAINING_TYPES, key, strict=True)))
             training, at = trainings[key], axes_of(values)
-            # An override, or an axis of epochs, may make two points one trial: the longer stays,
-            # for its rows are the shorter one's and more.
+            # An override, an axis of epochs or one of another model's parameters may make two
+            # points one trial: the longest stays, for its rows are the others' and more.
             same = (at, lasting_of(values))
             earlier = trials.get(same)
             if earlier is None or earlier.training.epochs < training.epochs:

@@ -14,7 +14,7 @@ from sparseae.errors import RequestError
 from sparseae.results import provenance
 from sparseae.results.location import Location
 from sparseae.results.store import Store
-from sparseae.trial import TRAINING_TYPES, Trial
+from sparseae.trial import DEFAULTS, TRAINING_TYPES, Trial
 
 METADATA = {
     "version": "0.1.0",
@@ -52,6 +52,17 @@ def test_part_files_are_one_table(tmp_path):
         ),
         check_dtype=False,
     )
+
+
+def test_rows_from_before_a_key_have_its_default(tmp_path):
+    write(tmp_path / "s", seeds=(0, 1))
+    first = sorted((tmp_path / "s" / "epochs").glob("*.parquet"))[0]
+    table = pq.read_table(first)
+    pq.write_table(table.drop_columns(["q", "gamma", "f"]), first)
+    frame = sparseae.load(tmp_path / "s")
+    assert frame["q"].dtype == "int64"
+    for key in ("q", "gamma", "f"):
+        assert set(frame[key]) == {DEFAULTS[key]}
 
 
 def test_drafts_and_hidden_files_are_skipped(tmp_path):

@@ -10,7 +10,7 @@ import yaml
 from sparseae.errors import RequestError
 from sparseae.sweep.config import PAPER_SIGMA2, Sweep, difference, parse
 from sparseae.sweep.plan import cut, stacks
-from sparseae.trial import Training
+from sparseae.trial import Training, Trial
 
 CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
 
@@ -97,6 +97,35 @@ def test_of_an_axis_of_epochs_the_longest_stays():
 def test_minus_zero_is_zero():
     (trial, *_) = Sweep.load(in_space(sigma2="-0.0")).trials()
     assert trial.trial_id == Sweep.load(in_space(sigma2=0)).trials()[0].trial_id
+
+
+def test_an_axis_of_one_models_parameter_does_not_multiply_the_others():
+    sweep = Sweep.load(in_space(model=["cae", "corollary2"], q=[1, 2], p=[0, 4]))
+    assert len(sweep.trials()) == 8 + 4 * 8
+    assert sweep.merged == 3 * 8
+    assert {(t.training.q, t.training.p) for t in sweep.trials() if t.model == "cae"} == {(2, 2)}
+    assert len({t.trial_id for t in sweep.trials()}) == 40
+
+
+def test_the_trial_id_is_the_one_of_the_first_release():
+    trial = Trial(model="cae", activation="relu", sigma2=0.25, constraint="unit_norm",
+                  dataset="digits", seed=0)  # fmt: skip
+    assert trial.trial_id == "f8fda8080543b33b"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("f", "sqare", "space.f[0]: unknown f 'sqare'; did you mean 'square'?"),
+        ("q", 0, "space.q[0]: must be greater than or equal to 1, not 0"),
+        ("p", 1.5, "space.p[0]: must be a valid integer, not 1.5"),
+        ("gamma", -1, "space.gamma[0]: must be greater than or equal to 0, not -1"),
+    ],
+)
+def test_parameters_of_the_families_are_checked(key, value, words):
+    with pytest.raises(RequestError) as refused:
+        Sweep.load(in_space(**{key: [value]}))
+    assert str(refused.value) == words
 
 
 def test_epochs_do_not_change_the_trial_id_and_all_else_does():
