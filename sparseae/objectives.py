@@ -25,6 +25,7 @@ from torch import Tensor
 from sparseae.activations import Activation
 from sparseae.coefficients import PerMember
 from sparseae.constraints import row_norms
+from sparseae.gemm import ROUTINES, TORCH
 from sparseae.randomness import generator
 from sparseae.trial import Training
 
@@ -39,34 +40,36 @@ class Coefficients:
 
 
 class Network:
-    """The encoder and decoder of a group's members: W (G, m, n) and b (G, m)."""
+    """The encoder and decoder of a group's members: W (G, m, n) and b (G, m).
 
-    def __init__(self, W: Tensor, b: Tensor) -> None:
+    A group of one computes on plain matrices, by the named ``routine``.
+    """
+
+    def __init__(self, W: Tensor, b: Tensor, routine: str = TORCH) -> None:
         self.W, self.b = W, b
-        #: Of a group of one, the GEMMs take plain matrices and spare the batched call's overhead.
-        self._one = (W[0], W[0].t(), b[0]) if W.shape[0] == 1 else None
+        self.routine = ROUTINES[routine]
+        self.single = W.shape[0] == 1
 
     def encode(self, x: Tensor, *, bias: bool = True) -> Tensor:
         """x W^T + b, (G, rows, m); without b where ``bias`` is false."""
-        if self._one is not None:
-            _, Wt, b = self._one
-            product = torch.addmm(b, x[0], Wt) if bias else torch.mm(x[0], Wt)
-            return product.unsqueeze(0)
+        if self.single:
+            b = self.b[0] if bias else None
+            return self.routine.encode(x[0], self.W[0], b).unsqueeze(0)
         if bias:
             return torch.baddbmm(self.b.unsqueeze(1), x, self.W.mT)
         return torch.bmm(x, self.W.mT)
 
     def decode(self, h: Tensor, out: Tensor) -> Tensor:
         """h W into ``out``, (G, rows, n)."""
-        if self._one is not None:
-            torch.mm(h[0], self._one[0], out=out[0])
+        if self.single:
+            self.routine.decode(h[0], self.W[0], out[0])
             return out
         return torch.bmm(h, self.W, out=out)
 
     def residual(self, h: Tensor, x: Tensor, out: Tensor, scale: float = 1.0) -> Tensor:
         """scale (h W - x) into ``out``, (G, rows, n), in one GEMM."""
-        if self._one is not None:
-            torch.addmm(x[0], h[0], self._one[0], beta=-scale, alpha=scale, out=out[0])
+        if self.single:
+            self.routine.residual(h[0], self.W[0], x[0], scale, out[0])
             return out
         return torch.baddbmm(x, h, self.W, beta=-scale, alpha=scale, out=out)
 
@@ -80,12 +83,20 @@ class Pass(Network):
         pairs: how many products A_k^T X_k the objective's gradient has.
         batch: rows of a minibatch, B.
         copies: encoder inputs a sample (`corruptions` for dae, otherwise 1).
+        routine: of the products, one of `ROUTINES`.
     """
 
     def __init__(
-        self, W: Tensor, b: Tensor, activation: Activation, pairs: int, batch: int, copies: int
+        self,
+        W: Tensor,
+        b: Tensor,
+        activation: Activation,
+        pairs: int,
+        batch: int,
+        copies: int,
+        routine: str = TORCH,
     ) -> None:
-        super().__init__(W, b)
+        super().__init__(W, b, routine)
         members, m, n = W.shape
         rows = batch * copies
         self.activation = activation
@@ -94,12 +105,11 @@ class Pass(Network):
         self.X = W.new_zeros(members, pairs * rows, n)
         self.A_blocks = self.A.split(rows, dim=1)
         self.X_blocks = self.X.split(rows, dim=1)
-        self._pair = (self.A[0].t(), self.X[0]) if members == 1 else None
 
     def weight_gradient(self, V: Tensor, momentum: float) -> None:
         """V = momentum V + sum_k A_k^T X_k, in one GEMM."""
-        if self._pair is not None:
-            V[0].addmm_(*self._pair, beta=momentum)
+        if self.single:
+            self.routine.gradient(self.A[0], self.X[0], V[0], momentum)
         else:
             V.baddbmm_(self.A.mT, self.X, beta=momentum)
 

@@ -8,6 +8,7 @@ working set fits in the cache and a whole stack's does not. The code of a step i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from sparseae import randomness
 from sparseae.activations import ACTIVATIONS
 from sparseae.coefficients import PerMember
 from sparseae.constraints import CONSTRAINTS, row_norms
+from sparseae.gemm import TORCH
 from sparseae.objectives import OBJECTIVES, Coefficients, Moments, Network, Pass
 from sparseae.trial import STACKABLE, Trial
 
@@ -94,7 +96,13 @@ class _Group:
         if batch not in self._passes:
             stack = self._stack
             self._passes[batch] = Pass(
-                self.W, self.b, stack.activation, stack.objective.pairs, batch, stack.copies
+                self.W,
+                self.b,
+                stack.activation,
+                stack.objective.pairs,
+                batch,
+                stack.copies,
+                stack.routine,
             )
         return self._passes[batch]
 
@@ -107,6 +115,7 @@ class Stack:
         x: the prepared data, (N, n).
         device: where to train; ``x`` is moved there.
         dtype: float32 to train, float64 for the tests.
+        routine: of the matrix products (`sparseae.gemm`); only a CPU's float32 has a choice.
 
     Raises:
         ValueError: if the trials differ in more than a stack can hold.
@@ -118,12 +127,14 @@ class Stack:
         x: Tensor,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        routine: str = TORCH,
     ) -> None:
         _require_stackable(trials)
         first = trials[0]
         self.trials = tuple(trials)
         self.training = first.training
         self.device = torch.device(device)
+        self.routine = routine if self.device.type == "cpu" and dtype == torch.float32 else TORCH
         self.x = x.to(self.device, dtype)
         self.objective = OBJECTIVES[first.model](first.training)
         self.activation = ACTIVATIONS[first.activation]()
@@ -133,10 +144,10 @@ class Stack:
 
         size, m, n = len(trials), first.training.hidden_units, self.x.shape[1]
         initial = {s: randomness.initial_weights(s, m, n) for s in self.seeds}
-        self.W = torch.stack([initial[t.seed] for t in trials]).to(self.device, dtype)
-        self.V = torch.zeros_like(self.W)
-        self.b = self.W.new_zeros(size, m)
-        self.vb = torch.zeros_like(self.b)
+        self.W, self.V = (_aligned(size, (m, n), self.device, dtype) for _ in range(2))
+        self.b, self.vb = (_aligned(size, (m,), self.device, dtype) for _ in range(2))
+        for row, trial in enumerate(trials):
+            self.W[row].copy_(initial[trial.seed])
         #: Sum of squared errors of the epoch's steps, to see a loss that was not finite.
         self.error = self.W.new_zeros(size, 1, 1)
         self.diverged = torch.zeros(size, dtype=torch.bool)
@@ -277,7 +288,7 @@ class Stack:
         if self.diverged[group.members].all():
             return active, squares, moments
         s, objective = self.activation, self.objective
-        net = Network(group.W, group.b)
+        net = Network(group.W, group.b, self.routine)
         residual = group.W.new_empty(members, _MEASURE_ROWS, n)
         for x in self.x.split(_MEASURE_ROWS):
             ones = x.new_ones(members, 1, x.shape[0])
@@ -306,6 +317,18 @@ class Stack:
             raise ValueError("the checkpoint is not one of this stack")
         for name, tensor in own.items():
             tensor.copy_(state[name])
+
+
+def _aligned(size: int, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Zeros (size, *shape), every member on a cache line of its own.
+
+    MKL's products with one row round by how the matrix lies in memory: a member in a stack must lie
+    as it does alone.
+    """
+    numbers = math.prod(shape)
+    line = 64 // dtype.itemsize
+    flat = torch.zeros(size, -(-numbers // line) * line, device=device, dtype=dtype)
+    return flat[:, :numbers].unflatten(1, shape)
 
 
 def _members_together(device: torch.device, size: int) -> int:

@@ -75,7 +75,8 @@ def provenance(place: str | Path) -> dict[str, Any]:
             if name.startswith("sparseae."):
                 text = value.decode()
                 short = name.removeprefix("sparseae.")
-                known[short] = json.loads(text) if short in ("versions", "datasets") else text
+                plain = short not in ("versions", "datasets", "gemm")
+                known[short] = text if plain else json.loads(text)
     configuration = location / "sweep.yaml"
     if configuration.exists():
         known["configuration"] = yaml.safe_load(configuration.read_bytes())

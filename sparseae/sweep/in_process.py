@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sparseae.sweep.piece import Piece, as_tensor
+from sparseae.sweep.routines import routine_of
 from sparseae.sweep.runner import CHECKPOINTS, Job, Task, data_key
 
 
@@ -14,7 +15,8 @@ def execute(job: Job) -> None:
     for task in job.tasks(1):
         try:
             x = as_tensor(job.datasets[data_key(task.trials[0])])
-            piece = Piece(task.trials, x, device, job.sweep.name)
+            routine = routine_of(job.routines, task.trials[0], x.shape[1])
+            piece = Piece(task.trials, x, device, job.sweep.name, routine)
             if task.checkpoints:
                 piece.load(task.checkpoints)
                 job.recorder.rows(task, piece.rows)

@@ -20,6 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from sparseae.gemm import TORCH
 from sparseae.results.location import Location
 from sparseae.results.schema import unit_schema
 from sparseae.stack import Measurement, Stack
@@ -73,13 +74,19 @@ class Piece:
         x: the prepared data, (N, n).
         device: where to train.
         sweep: the sweep's name, for the rows.
+        routine: of the matrix products (`sparseae.gemm`).
     """
 
     def __init__(
-        self, trials: Sequence[Trial], x: Tensor, device: torch.device, sweep: str
+        self,
+        trials: Sequence[Trial],
+        x: Tensor,
+        device: torch.device,
+        sweep: str,
+        routine: str = TORCH,
     ) -> None:
         self.trials = tuple(trials)
-        self.stack = Stack(trials, x, device)
+        self.stack = Stack(trials, x, device, routine=routine)
         self.epoch = -1
         self.epochs = trials[0].training.epochs
         #: Every row so far: a checkpoint keeps them, since the driver may not have written them.
@@ -166,7 +173,9 @@ class Piece:
 
     def save(self, folder: Location) -> None:
         """Write a checkpoint: tensors and plain data, nothing that loading could execute."""
-        state = {name: tensor.cpu() for name, tensor in self.stack.state_dict().items()}
+        state = {
+            name: tensor.cpu().contiguous() for name, tensor in self.stack.state_dict().items()
+        }
         header = {
             "epoch": str(self.epoch),
             "trial_ids": json.dumps([trial.trial_id for trial in self.trials]),

@@ -231,7 +231,9 @@ def _rate(trial: Trial) -> float:
     """
     import torch
 
+    from sparseae.gemm import choose
     from sparseae.stack import Stack
+    from sparseae.sweep.routines import shape_of
 
     samples, inputs = data_shape(trial)
     t = trial.training
@@ -251,7 +253,8 @@ def _rate(trial: Trial) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        stack = Stack([small], torch.randn(rows, inputs))
+        routine = choose(shape_of(small, inputs), threads=1)
+        stack = Stack([small], torch.randn(rows, inputs), routine=routine)
         stack.train_epoch(1)  # the first allocates
         epochs, start = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - start) < _RATE_SECONDS:

@@ -24,6 +24,7 @@ from sparseae.results.store import Store
 from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.piece import STATE_FILE, Checkpoint
 from sparseae.sweep.plan import StackPlan, cut, stacks
+from sparseae.sweep.routines import Choices, chosen, shape_of
 from sparseae.trial import TRAINING_TYPES, Trial
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Job:
     location: Location
     tasks: Callable[[int], Sequence[Task]]
     datasets: Mapping[DataKey, Any]  # numpy arrays (N, n)
+    routines: Choices
     recorder: Recorder
 
 
@@ -201,13 +203,14 @@ def _train(
 ) -> Results:
     """Train what is left; the request is known to be sound."""
     location = Location.of(place)
-    store = Store(location, TRAINING_TYPES, _provenance(_described(prepared)))
+    trials = sweep.trials()
+    routines = _routines(location, trials, prepared, observer, None if in_process else sweep)
+    store = Store(location, TRAINING_TYPES, _provenance(_described(prepared), routines))
     text = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
     (location / "sweep.yaml").write_bytes(text.encode())
     for name in store.put_aside:
         observer.note(f"{name} could not be read and was put aside; its rows are trained again")
 
-    trials = sweep.trials()
     left = [t for t in trials if not store.is_complete(t.trial_id, t.training.epochs)]
     found = _checkpoints(location, left, observer) if left else {}
 
@@ -222,6 +225,7 @@ def _train(
         location=location,
         tasks=tasks,
         datasets={key: d.x for key, d in prepared.items()},
+        routines=routines,
         recorder=recorder,
     )
     interrupted = False
@@ -338,7 +342,22 @@ def _data_label(key: DataKey) -> str:
     return f"{name} ({', '.join(parts)})"
 
 
-def _provenance(datasets: Mapping[str, Any]) -> dict[str, str]:
+def _routines(
+    location: Location,
+    trials: Sequence[Trial],
+    prepared: Mapping[DataKey, data.Dataset],
+    observer: Observer,
+    on_workers: Sweep | None,
+) -> Choices:
+    """The routine of each shape of a step, measured with the threads that will compute it."""
+    import torch
+
+    threads = torch.get_num_threads() if on_workers is None else int(on_workers.resources.cpu)
+    shapes = {shape_of(t, prepared[data_key(t)].x.shape[1]) for t in trials}
+    return chosen(location, shapes, max(1, threads), observer.note)
+
+
+def _provenance(datasets: Mapping[str, Any], routines: Choices) -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in ("torch", "ray", "numpy", "pyarrow"):
         try:
@@ -350,6 +369,7 @@ def _provenance(datasets: Mapping[str, Any]) -> dict[str, str]:
         "git_commit": _git_commit(),
         "versions": json.dumps(versions),
         "datasets": json.dumps(datasets),
+        "gemm": json.dumps(routines),
     }
 
 

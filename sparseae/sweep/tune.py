@@ -31,6 +31,7 @@ from sparseae.errors import RequestError
 from sparseae.results.location import Location
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.piece import Checkpoint, Piece, as_tensor
+from sparseae.sweep.routines import Choices, routine_of
 from sparseae.sweep.runner import CHECKPOINTS, DataKey, Job, Recorder, Task, data_key
 from sparseae.trial import AXES, Trial
 
@@ -45,6 +46,7 @@ class Shared:
     sweep: Sweep
     location: Location
     datasets: Mapping[DataKey, np.ndarray]
+    routines: Choices
 
 
 class StackTrainable(tune.Trainable):
@@ -66,7 +68,8 @@ class StackTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         trials = [Trial.from_values(values) for values in config["trials"]]
         x = as_tensor(self._shared.datasets[data_key(trials[0])])
-        self._piece = Piece(trials, x, _device(), self._shared.sweep.name)
+        routine = routine_of(self._shared.routines, trials[0], x.shape[1])
+        self._piece = Piece(trials, x, _device(), self._shared.sweep.name, routine)
         self._unreported: list[dict[str, Any]] = []
         if config["checkpoints"]:
             self._load(_checkpoints_of(self._shared.location, config["checkpoints"]))
@@ -265,7 +268,7 @@ def _fit(job: Job) -> None:
     sweep = job.sweep
     share, workers = _share(sweep)
     tasks = job.tasks(workers)
-    shared = Shared(sweep, job.location, job.datasets)
+    shared = Shared(sweep, job.location, job.datasets, job.routines)
     trainable = tune.with_resources(
         tune.with_parameters(StackTrainable, shared=shared), resources=share
     )

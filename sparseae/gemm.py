@@ -1,0 +1,209 @@
+"""The matrix products of a step on a CPU, by the routine that is fastest on this machine.
+
+torch brings two GEMMs: MKL (or another BLAS) behind `torch.mm`, and oneDNN behind its linear
+layer. Which is faster depends on the processor and on the shape, by a factor of up to two. They
+round differently, so that a sweep measures once, records what it chose, and keeps to it.
+
+Shapes (one member): x (rows, n), W (m, n), b (m,), h (rows, m), A (rows, m), X (rows, n), V (m, n).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparseae.errors import RequestError, nearest
+
+#: Forces a routine: ``torch`` or ``onednn``.
+VARIABLE = "SPARSEAE_GEMM"
+
+#: Another routine than torch.mm must be faster by this much. Less is not worth it: by chance the
+#: same sweep would choose another the next time, and end in other last digits.
+_GAIN = 1.1
+
+#: Seconds of measuring a shape.
+_SECONDS = 0.05
+
+#: Largest error, as a share of the largest entry: float32 stays ten times below, TF32 and bfloat16
+#: exceed it ten times.
+_ERROR = 1e-5
+
+
+class Routine:
+    """One implementation of the three products. A subclass with a ``name`` registers itself."""
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        if "name" in cls.__dict__:
+            ROUTINES[cls.name] = cls()
+
+    def encode(self, x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+        """x W^T + b, (rows, m)."""
+        raise NotImplementedError
+
+    def decode(self, h: Tensor, W: Tensor, out: Tensor) -> Tensor:
+        """h W into ``out``, (rows, n)."""
+        raise NotImplementedError
+
+    def residual(self, h: Tensor, W: Tensor, x: Tensor, scale: float, out: Tensor) -> Tensor:
+        """scale (h W - x) into ``out``, (rows, n)."""
+        raise NotImplementedError
+
+    def gradient(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> Tensor:
+        """V = momentum V + A^T X, in place."""
+        raise NotImplementedError
+
+
+#: Every routine by its name.
+ROUTINES: dict[str, Routine] = {}
+
+
+class Torch(Routine):
+    """torch.mm and its relatives: there everywhere, with scaling and adding inside the GEMM."""
+
+    name = "torch"
+
+    def encode(self, x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+        return torch.mm(x, W.t()) if b is None else torch.addmm(b, x, W.t())
+
+    def decode(self, h: Tensor, W: Tensor, out: Tensor) -> Tensor:
+        return torch.mm(h, W, out=out)
+
+    def residual(self, h: Tensor, W: Tensor, x: Tensor, scale: float, out: Tensor) -> Tensor:
+        return torch.addmm(x, h, W, beta=-scale, alpha=scale, out=out)
+
+    def gradient(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> Tensor:
+        return V.addmm_(A.t(), X, beta=momentum)
+
+
+#: What torch alone does: the reference, and what double precision and batches of members use.
+TORCH = Torch.name
+
+
+class OneDNN(Routine):
+    """oneDNN through the operator that torch.compile calls for a linear layer.
+
+    It is private and has no ``out``; `usable` checks that it is there and right.
+    """
+
+    name = "onednn"
+
+    def encode(self, x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, W, b, "none", [], "")
+
+    def decode(self, h: Tensor, W: Tensor, out: Tensor) -> Tensor:
+        return out.copy_(self.encode(h, W.t(), None))
+
+    def residual(self, h: Tensor, W: Tensor, x: Tensor, scale: float, out: Tensor) -> Tensor:
+        r = torch.ops.mkldnn._linear_pointwise.binary(h, x, W.t(), None, "sub")
+        return torch.mul(r, scale, out=out)
+
+    def gradient(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> Tensor:
+        return torch.add(self.encode(A.t(), X.t(), None), V, alpha=momentum, out=V)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the speed of a step's products depends on; beyond some size it no longer changes."""
+
+    rows: int
+    inputs: int
+    units: int
+
+    @classmethod
+    def of(cls, rows: int, inputs: int, units: int) -> Shape:
+        """The shape of steps with so many encoder inputs a minibatch."""
+        return cls(min(rows, 256), min(inputs, 1024), min(units, 1024))
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.inputs}x{self.units}"
+
+
+def choose(shape: Shape, threads: int) -> str:
+    """The fastest correct routine for steps of this shape in float32, one of `ROUTINES`.
+
+    Measured once a process, in 0.1 to 0.5 s; `VARIABLE` overrides it.
+
+    Raises:
+        RequestError: if `VARIABLE` names a routine that is unknown or not usable here.
+    """
+    forced = os.environ.get(VARIABLE)
+    if not forced:
+        return _fastest(shape, threads)
+    if forced not in ROUTINES:
+        raise RequestError(f"{VARIABLE}: unknown routine {forced!r}; {nearest(forced, ROUTINES)}")
+    if not usable(forced, shape):
+        raise RequestError(f"{VARIABLE}: {forced} is missing or wrong on this machine")
+    return forced
+
+
+@lru_cache
+@torch.inference_mode()
+def usable(name: str, shape: Shape) -> bool:
+    """Whether a routine is known, there, and computes in full single precision (see `_ERROR`)."""
+    if name not in ROUTINES:
+        return False
+    if name == Torch.name:
+        return True
+    operands = _noise(shape)
+    try:
+        results = [product() for product in _step(name, operands)]
+    except (AttributeError, RuntimeError):  # the operator is not there, or not for this
+        return False
+    exact = _step(Torch.name, {key: tensor.double() for key, tensor in operands.items()})
+    return all(
+        (result.double() - (truth := product())).abs().max() <= _ERROR * truth.abs().max()
+        for result, product in zip(results, exact, strict=True)
+    )
+
+
+@lru_cache
+@torch.inference_mode()
+def _fastest(shape: Shape, threads: int) -> str:
+    steps = {name: _step(name, _noise(shape)) for name in ROUTINES if usable(name, shape)}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        stop = time.perf_counter() + _SECONDS
+        while len(times[Torch.name]) < 3 or time.perf_counter() < stop:
+            # In turn, so that what else the machine does hits all alike; the least counts.
+            for name, step in steps.items():
+                start = time.perf_counter()
+                for product in step:
+                    product()
+                times[name].append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
+    best = min(times, key=lambda name: min(times[name]))
+    return best if min(times[best]) * _GAIN < min(times[Torch.name]) else Torch.name
+
+
+def _noise(shape: Shape) -> dict[str, Tensor]:
+    """Operands of this shape."""
+    rows, inputs, units = shape.rows, shape.inputs, shape.units
+    shapes = {
+        "x": (rows, inputs), "W": (units, inputs), "b": (units,), "h": (rows, units),
+        "A": (2 * rows, units), "X": (2 * rows, inputs), "V": (units, inputs),
+    }  # fmt: skip
+    stream = torch.Generator().manual_seed(0)
+    return {key: torch.randn(size, generator=stream) for key, size in shapes.items()}
+
+
+def _step(name: str, t: dict[str, Tensor]) -> list[Callable[[], Tensor]]:
+    """The products of a step by a routine."""
+    routine, out, V = ROUTINES[name], torch.empty_like(t["x"]), t["V"].clone()
+    return [
+        lambda: routine.encode(t["x"], t["W"], t["b"]),
+        lambda: routine.residual(t["h"], t["W"], t["x"], 2.0, out),
+        lambda: routine.encode(t["x"], t["W"], None),
+        lambda: routine.gradient(t["A"], t["X"], V, 0.5),
+    ]

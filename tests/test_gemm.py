@@ -1,0 +1,140 @@
+"""The routines of the matrix products: right, chosen by measuring, and blind to the stack."""
+
+import pytest
+import torch
+
+from sparseae import gemm
+from sparseae.errors import RequestError
+from sparseae.gemm import ROUTINES, TORCH, Shape, choose, usable
+from sparseae.stack import Stack
+from sparseae.trial import Training, Trial
+
+SHAPE = Shape(rows=10, inputs=31, units=17)
+ONEDNN = "onednn"
+
+with_onednn = pytest.mark.skipif(
+    not usable(ONEDNN, SHAPE), reason="this build of torch has no oneDNN"
+)
+
+
+@pytest.fixture
+def forget():
+    """Before and after: nothing measured is known."""
+    for known in (gemm._fastest, gemm.usable):
+        known.cache_clear()
+    yield
+    for known in (gemm._fastest, gemm.usable):
+        known.cache_clear()
+
+
+@pytest.mark.parametrize("name", ROUTINES)
+@torch.inference_mode()
+def test_a_routine_computes_its_products(name):
+    if not usable(name, SHAPE):
+        pytest.skip(f"{name} is not usable here")
+    t, routine = gemm._noise(SHAPE), ROUTINES[name]
+    x, W, b, h = t["x"], t["W"], t["b"], t["h"]
+    torch.testing.assert_close(routine.encode(x, W, b), x @ W.T + b)
+    torch.testing.assert_close(routine.encode(x, W, None), x @ W.T)
+    out = torch.empty_like(x)
+    torch.testing.assert_close(routine.decode(h, W, out), h @ W)
+    torch.testing.assert_close(routine.residual(h, W, x, 0.3, out), 0.3 * (h @ W - x))
+    V = t["V"].clone()
+    routine.gradient(t["A"], t["X"], V, 0.9)
+    torch.testing.assert_close(V, 0.9 * t["V"] + t["A"].T @ t["X"])
+
+
+def test_the_variable_overrides_the_measurement(monkeypatch):
+    monkeypatch.setenv(gemm.VARIABLE, "torch")
+    assert choose(SHAPE, threads=1) == TORCH
+    monkeypatch.setenv(gemm.VARIABLE, "onedn")
+    with pytest.raises(RequestError, match=r"SPARSEAE_GEMM.*'onedn'.*onednn"):
+        choose(SHAPE, threads=1)
+
+
+def test_a_missing_operator_is_not_chosen(forget, monkeypatch):
+    monkeypatch.setattr(gemm.OneDNN, "encode", lambda *_: torch.ops.mkldnn.no_such_operator())
+    assert not usable(ONEDNN, SHAPE)
+    monkeypatch.delenv(gemm.VARIABLE, raising=False)
+    assert choose(SHAPE, threads=1) == TORCH
+    monkeypatch.setenv(gemm.VARIABLE, "onednn")
+    with pytest.raises(RequestError, match="onednn is missing or wrong"):
+        choose(SHAPE, threads=1)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_reduced_precision_is_not_taken_for_float32(forget, monkeypatch, precision):
+    def fast(self, x, W, b):
+        y = x.to(precision).float() @ W.t().to(precision).float()
+        return y if b is None else y + b
+
+    monkeypatch.setattr(gemm.OneDNN, "encode", fast)
+    assert not usable(ONEDNN, SHAPE)
+
+
+@with_onednn
+def test_the_fastest_is_chosen(forget, monkeypatch):
+    class Slow(gemm.Torch):
+        def encode(self, x, W, b):
+            for _ in range(50):
+                y = super().encode(x, W, b)
+            return y
+
+    monkeypatch.delenv(gemm.VARIABLE, raising=False)
+    monkeypatch.setitem(ROUTINES, "torch", Slow())
+    assert choose(SHAPE, threads=1) == ONEDNN
+
+
+def training_of(routine: str, units: int, inputs: int, samples: int):
+    x = torch.randn(samples, inputs, generator=torch.Generator().manual_seed(1))
+    training = Training(hidden_units=units, batch_size=10, learning_rate=0.002)
+    trials = [
+        Trial(model="cae", activation="sigmoid", sigma2=s2, constraint="unit_norm", dataset="d",
+              seed=seed, training=training) for s2 in (0.0, 0.25) for seed in (0, 1)
+    ]  # fmt: skip
+
+    def trained(members):
+        stack = Stack(members, x, routine=routine)
+        stack.train_epoch(1)
+        return stack
+
+    return trials, trained
+
+
+@pytest.mark.parametrize("routine", [TORCH, pytest.param(ONEDNN, marks=with_onednn)])
+# The last minibatch has 1, 2, 9 and 10 samples; sizes of which no multiple fills cache lines.
+@pytest.mark.parametrize(
+    ("threads", "samples"), [(1, 31), (1, 32), (1, 39), (1, 40), (2, 31), (2, 39)]
+)
+@pytest.mark.parametrize(("units", "inputs"), [(17, 31), (257, 65)])
+def test_a_member_is_the_trial_alone(routine, threads, samples, units, inputs):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        trials, trained = training_of(routine, units, inputs, samples)
+        together, measured = trained(trials), trained(trials).measure()
+        for row, trial in enumerate(trials):
+            alone = trained([trial])
+            assert torch.equal(together.W[row], alone.W[0])
+            assert torch.equal(together.V[row], alone.V[0])
+            assert torch.equal(together.b[row], alone.b[0])
+            mine = alone.measure()
+            assert measured.reconstruction_error[row] == mine.reconstruction_error[0]
+            assert measured.regularization[row] == mine.regularization[0]
+    finally:
+        torch.set_num_threads(before)
+
+
+@with_onednn
+def test_routines_train_the_same_to_rounding():
+    trials, by_torch = training_of(TORCH, 33, 20, 41)
+    _, by_onednn = training_of(ONEDNN, 33, 20, 41)
+    torch.testing.assert_close(by_onednn(trials).W, by_torch(trials).W, rtol=1e-4, atol=1e-6)
+
+
+@with_onednn
+def test_double_precision_does_without_a_choice():
+    (trial, *_), _ = training_of(TORCH, 6, 5, 12)
+    stack = Stack([trial], torch.randn(12, 5), dtype=torch.float64, routine=ONEDNN)
+    assert stack.routine == TORCH
+    stack.train_epoch(1)
