@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_type_hints
 
@@ -81,7 +81,7 @@ ADDED_KEYS = ("gamma", "gamma_sigma", "f", "q", "p")
 TRAINING_TYPES: dict[str, type] = get_type_hints(Training)
 
 #: ``training``'s keys and their defaults.
-DEFAULTS: dict[str, Any] = asdict(Training())
+DEFAULTS: dict[str, Any] = dict(vars(Training()))
 
 
 def with_own_keys(values: dict[str, Any]) -> dict[str, Any]:
@@ -105,14 +105,7 @@ class Trial:
     def values(self) -> dict[str, Any]:
         """Every axis and every training key in one flat dictionary."""
         flat = {axis: getattr(self, axis) for axis in AXES}
-        return flat | asdict(self.training)
-
-    @classmethod
-    def from_values(cls, values: dict[str, Any]) -> Trial:
-        """The inverse of `values`."""
-        keys = {f.name for f in fields(Training)}
-        training = Training(**{k: v for k, v in values.items() if k in keys})
-        return cls(**{k: v for k, v in values.items() if k not in keys}, training=training)
+        return flat | vars(self.training)
 
     @cached_property
     def trial_id(self) -> str:

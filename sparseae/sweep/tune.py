@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,9 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # The view is ours; Tune's newer reporter prints its own even at verbose=0.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+# A snapshot of the experiment holds every trial and grows with the sweep; we go on from the results
+# and the checkpoints, so one at the beginning and one at the end are enough.
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
 
 import ray
 import torch
@@ -33,7 +36,7 @@ from sparseae.sweep.config import Sweep
 from sparseae.sweep.piece import Checkpoint, Piece, as_tensor
 from sparseae.sweep.routines import Choices, routine_of
 from sparseae.sweep.runner import CHECKPOINTS, DataKey, Job, Recorder, Task, data_key
-from sparseae.trial import AXES, Trial
+from sparseae.trial import AXES
 
 #: Of a GPU, where ``gpu: auto`` finds one: several Tune trials share a card.
 GPU_SHARE = 0.25
@@ -47,6 +50,22 @@ class Shared:
     location: Location
     datasets: Mapping[DataKey, np.ndarray]
     routines: Choices
+    tasks: _Packed
+
+
+class _Packed:
+    """Tasks as one array of bytes: Ray shares arrays between the processes of a node.
+
+    In the Tune trials' configurations they would be copied, searched and written as JSON.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        parts = [pickle.dumps(task) for task in tasks]
+        self._bytes = np.frombuffer(b"".join(parts), np.uint8)
+        self._ends = np.cumsum([0, *map(len, parts)])
+
+    def __getitem__(self, index: int) -> Task:
+        return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
 
 
 class StackTrainable(tune.Trainable):
@@ -66,15 +85,15 @@ class StackTrainable(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        trials = [Trial.from_values(values) for values in config["trials"]]
-        x = as_tensor(self._shared.datasets[data_key(trials[0])])
-        routine = routine_of(self._shared.routines, trials[0], x.shape[1])
-        self._piece = Piece(trials, x, _device(), self._shared.sweep.name, routine)
+        task = self._shared.tasks[config["piece"]]
+        x = as_tensor(self._shared.datasets[data_key(task.trials[0])])
+        routine = routine_of(self._shared.routines, task.trials[0], x.shape[1])
+        self._piece = Piece(task.trials, x, _device(), self._shared.sweep.name, routine)
         self._unreported: list[dict[str, Any]] = []
-        if config["checkpoints"]:
-            self._load(_checkpoints_of(self._shared.location, config["checkpoints"]))
+        if task.checkpoints:
+            self._load(task.checkpoints)
 
-    def _load(self, checkpoints: dict[str, Checkpoint]) -> None:
+    def _load(self, checkpoints: Mapping[str, Checkpoint]) -> None:
         self._piece.load(checkpoints)
         # The driver may have died before it wrote these; it knows which it has.
         self._unreported = list(self._piece.rows)
@@ -87,13 +106,11 @@ class StackTrainable(tune.Trainable):
         result: dict[str, Any] = {
             "epoch": piece.epoch,
             **_means(measured),
-            "members": {
-                row["trial_id"]: {
-                    "activation_fraction": row.get("activation_fraction"),
-                    "dead_units": row.get("dead_units"),
-                }
+            # A list: of each number in a dictionary Tune would keep a history of its own.
+            "members": [
+                {name: row.get(name) for name in ("trial_id", "activation_fraction", "dead_units")}
                 for row in measured
-            },
+            ],
             "rows": rows,
             SHOULD_CHECKPOINT: piece.checkpoint_due(shared.sweep.checkpoint_every),
         }
@@ -131,14 +148,6 @@ def _device() -> torch.device:
     return torch.device("cpu")
 
 
-def _checkpoints_of(location: Location, plain: list[dict[str, Any]]) -> dict[str, Checkpoint]:
-    return {
-        trial_id: Checkpoint(location / item["path"], item["epoch"], tuple(item["trial_ids"]))
-        for item in plain
-        for trial_id in item["members"]
-    }
-
-
 class _Pieces(Searcher):
     """Hands the planned pieces to Tune, in the plan's order: the longest first."""
 
@@ -173,6 +182,7 @@ class _Reports(Callback):
         self._tasks = tasks
         self._recorder = recorder
         self._errored: list[TuneTrial] = []
+        self._checkpoints: dict[str, Location] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks to restore an experiment by itself; ours goes on from the
@@ -185,7 +195,16 @@ class _Reports(Callback):
     def on_trial_result(
         self, iteration: int, trials: list, trial: TuneTrial, result: dict, **info: Any
     ) -> None:
-        self._recorder.rows(self._task(trial), result["rows"], result.get("units"))
+        # Taken out, because Tune keeps what is left for as long as it runs.
+        self._recorder.rows(self._task(trial), result.pop("rows"), result.pop("units", None))
+
+    def on_checkpoint(
+        self, iteration: int, trials: list, trial: TuneTrial, checkpoint: Any, **info: Any
+    ) -> None:
+        # Not by Tune's `num_to_keep`, which would write a snapshot of the experiment each time.
+        if (before := self._checkpoints.get(trial.trial_id)) is not None:
+            before.delete_folder()
+        self._checkpoints[trial.trial_id] = Location(checkpoint.filesystem, checkpoint.path)
 
     def on_trial_complete(
         self, iteration: int, trials: list, trial: TuneTrial, **info: Any
@@ -221,23 +240,14 @@ def param_space(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _config(task: Task, sweep: Sweep, location: Location) -> dict[str, Any]:
-    """A Tune trial's configuration: its point of `param_space`, and its members in full."""
+def _config(task: Task, sweep: Sweep) -> dict[str, Any]:
+    """A Tune trial's configuration: its point of `param_space`, and which task it is."""
     members = [trial.values() for trial in task.trials]
     point = {
         axis: sorted({m[axis] for m in members}) if axis in sweep.stack else members[0][axis]
         for axis in sweep.space
     }
-    groups: dict[str, dict[str, Any]] = {}
-    for trial_id, checkpoint in task.checkpoints.items():
-        path = checkpoint.location.path.removeprefix(location.path + "/")
-        item = {"path": path, "epoch": checkpoint.epoch, "trial_ids": list(checkpoint.trial_ids)}
-        groups.setdefault(path, item | {"members": []})["members"].append(trial_id)
-    return point | {
-        "piece": task.index,
-        "trials": members,
-        "checkpoints": list(groups.values()),
-    }
+    return point | {"piece": task.index}
 
 
 def execute(job: Job, address: str | None) -> None:
@@ -268,7 +278,7 @@ def _fit(job: Job) -> None:
     sweep = job.sweep
     share, workers = _share(sweep)
     tasks = job.tasks(workers)
-    shared = Shared(sweep, job.location, job.datasets, job.routines)
+    shared = Shared(sweep, job.location, job.datasets, job.routines, _Packed(tasks))
     trainable = tune.with_resources(
         tune.with_parameters(StackTrainable, shared=shared), resources=share
     )
@@ -279,7 +289,7 @@ def _fit(job: Job) -> None:
         param_space=param_space(sweep),
         tune_config=tune.TuneConfig(
             num_samples=len(tasks),
-            search_alg=_Pieces([_config(task, sweep, job.location) for task in tasks]),
+            search_alg=_Pieces([_config(task, sweep) for task in tasks]),
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=lambda trial: f"{_name(trial)}_{trial.trial_id}",
@@ -289,7 +299,6 @@ def _fit(job: Job) -> None:
             storage_path=job.location.path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             callbacks=[_Reports(tasks, job.recorder)],
             verbose=0,
         ),
