@@ -7,6 +7,7 @@ that the tests can check the closed forms against autograd.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -21,6 +22,10 @@ class Activation:
     name: ClassVar[str]
     #: delta_min: a unit is active for a sample when h > threshold.
     threshold: ClassVar[float] = 0.1
+    #: The pre-activation at which h = threshold; None where it is no function of one.
+    pre_threshold: ClassVar[float | None] = None
+    #: s' jumps by 1 at 0, where s'' is a Dirac delta (footnote 1).
+    kinked: ClassVar[bool] = False
     #: s'' is 0 wherever it exists, so that a penalty on s' has no bias gradient.
     piecewise_linear: ClassVar[bool] = False
 
@@ -61,7 +66,8 @@ class ReLU(Activation):
     """max(0, a). s'(0) is 0; s'' is 0 where it exists (footnote 1: a Dirac at 0)."""
 
     name = "relu"
-    threshold = 0.0
+    threshold = pre_threshold = 0.0
+    kinked = True
     piecewise_linear = True
 
     def value(self, a: Tensor) -> Tensor:
@@ -81,6 +87,7 @@ class Softplus(Activation):
     """log(1 + exp(a)): convex, s'' > 0 everywhere."""
 
     name = "softplus"
+    pre_threshold = math.log(math.expm1(0.1))
 
     def value(self, a: Tensor) -> Tensor:
         # Not F.softplus, whose cut to the identity at 20 is seen in float64.
@@ -105,6 +112,7 @@ class Sigmoid(Activation):
     """1 / (1 + exp(-a)): satisfies corollary 1; not convex, so corollary 2 gives no guarantee."""
 
     name = "sigmoid"
+    pre_threshold = math.log(0.1 / 0.9)
 
     def value(self, a: Tensor) -> Tensor:
         return a.sigmoid()
@@ -127,6 +135,7 @@ class Tanh(Activation):
     """tanh(a), a control: it saturates at -1, not at 0."""
 
     name = "tanh"
+    pre_threshold = math.atanh(0.1)
 
     def value(self, a: Tensor) -> Tensor:
         return a.tanh()

@@ -16,6 +16,7 @@ below the other in two buffers, so that a single GEMM adds them all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,7 +28,7 @@ from sparseae.coefficients import PerMember
 from sparseae.constraints import row_norms
 from sparseae.gemm import ROUTINES, TORCH
 from sparseae.randomness import generator
-from sparseae.trial import Training
+from sparseae.trial import Training, Trial
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class Coefficients:
     lam: PerMember
     sigma: PerMember
     rho: PerMember
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], like: Tensor) -> Coefficients:
+        """Those of some trials, for tensors as ``like``."""
+        return cls(
+            lam=PerMember([trial.sigma2 for trial in trials], like),
+            sigma=PerMember([trial.sigma2**0.5 for trial in trials], like),
+            rho=PerMember([trial.training.rho for trial in trials], like),
+        )
 
 
 class Network:

@@ -80,11 +80,7 @@ class _Group:
             return PerMember(values, like=self.W)
 
         training = [trial.training for trial in trials]
-        self.coefficients = Coefficients(
-            lam=coefficient([trial.sigma2 for trial in trials]),
-            sigma=coefficient([trial.sigma2**0.5 for trial in trials]),
-            rho=coefficient([t.rho for t in training]),
-        )
+        self.coefficients = Coefficients.of(trials, self.W)
         self.learning_rate = coefficient([t.learning_rate for t in training])
         self.max_norm = coefficient([t.max_norm for t in training])
         self.weight_decay = coefficient([t.weight_decay for t in training])
@@ -272,12 +268,7 @@ class Stack:
 
     @cached_property
     def _coefficients64(self) -> Coefficients:
-        like = self.W.new_empty(0, dtype=torch.float64)
-        return Coefficients(
-            lam=PerMember([t.sigma2 for t in self.trials], like),
-            sigma=PerMember([t.sigma2**0.5 for t in self.trials], like),
-            rho=PerMember([t.training.rho for t in self.trials], like),
-        )
+        return Coefficients.of(self.trials, self.W.new_empty(0, dtype=torch.float64))
 
     def _measure_group(self, group: _Group) -> tuple[Tensor, Tensor, Tensor]:
         """Active samples (G, m), squared error (G,) and the objective's moment (G, m)."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sparseae.errors import RequestError
+from sparseae.results.schema import THEORY_FIELDS
 
 #: What names a curve.
 CURVE = ["model", "activation", "constraint", "dataset"]
@@ -25,6 +26,7 @@ _MEASURED = ["activation_fraction", "dead_fraction", "pre_activation_mean", "wei
 _NOT_CONFIGURATION = {
     *_NEEDED, *_MEASURED, "sweep", "dead_units", "reconstruction_error", "regularization", "loss",
     "bias_mean", "epoch_seconds", "device", "epochs", "reached", "diverged", "unfinished",
+    *(f.name for f in THEORY_FIELDS),
 }  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from sparseae.errors import RequestError
 WHITENING_FLOOR = 1e-12
 #: Rows converted to float64 at a time, so that no whole matrix is ever copied in float64.
 _BLOCK = 1024
+#: Inputs up to which `assumption1` forms the covariance: a second at mnist's 784.
+_LARGEST_COVARIANCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,8 @@ class Source(ABC):
         if whiten:
             x = whitened(x)
             description += ", whitened"
-        return Dataset(self.name, x, fingerprint(x), description, raw.details, raw.image_shape)
+        details = raw.details | {"assumption1": assumption1(x)}
+        return Dataset(self.name, x, fingerprint(x), description, details, raw.image_shape)
 
     def scaled(self, x: np.ndarray) -> np.ndarray:
         """The samples in the scale that they are trained in, (N, n) float32."""
@@ -152,6 +155,19 @@ def _blocks(x: np.ndarray, center: np.ndarray) -> Iterator[tuple[slice, np.ndarr
     for start in range(0, x.shape[0], _BLOCK):
         rows = slice(start, start + _BLOCK)
         yield rows, x[rows].astype(np.float64) - center
+
+
+def assumption1(x: np.ndarray) -> dict[str, float]:
+    """How far the samples (N, n) are from Assumption 1: E[x] = 0 and E[x x^T] = I.
+
+    ``mean`` is the largest |E[x_i]| and ``covariance`` norm(C - I)_F / norm(I)_F for C = E[x x^T],
+    which is left out where C would be very large.
+    """
+    measured = {"mean": float(np.abs(x.mean(0, dtype=np.float64)).max())}
+    if x.shape[1] <= _LARGEST_COVARIANCE:
+        gap = (x.T @ x).astype(np.float64) / x.shape[0] - np.eye(x.shape[1])
+        measured["covariance"] = float(np.linalg.norm(gap) / x.shape[1] ** 0.5)
+    return measured
 
 
 def fingerprint(x: np.ndarray) -> str:

@@ -44,12 +44,57 @@ UNIT_FIELDS: tuple[pa.Field, ...] = (
     pa.field("weight_norm", pa.float64()),
 )
 
+#: Columns of ``epochs/`` where the sweep has ``theory: true`` (docs/theory.md).
+THEORY_FIELDS: tuple[pa.Field, ...] = tuple(
+    pa.field(name, pa.float64())
+    for name in (
+        "sigma_r",
+        "ae_bias_gradient",
+        "ae_bias_gradient_rms",
+        "lemma1_bound",
+        "lemma1_share",
+        "bias_gradient",
+        "bias_gradient_rms",
+        "bias_gradient_positive",
+        "bias_gradient_negative",
+        "condition_share",
+        "condition_fell",
+        "descent_share",
+        "descent_fell",
+        "fell_share",
+        "pre_activation_change",
+        "variance_ratio",
+        "theorem2_bound",
+        "theorem2_share",
+        "first_order_rms",
+        "second_order_gradient",
+        "kink_gradient",
+    )
+)
+
+#: And of ``units/``.
+THEORY_UNIT_FIELDS: tuple[pa.Field, ...] = tuple(
+    pa.field(name, pa.float64())
+    for name in (
+        "ae_bias_gradient",
+        "bias_gradient",
+        "lemma1_bound",
+        "variance_ratio",
+        "theorem2_bound",
+        "second_order",
+        "kink",
+    )
+)
+
 #: A trial's configuration types to the columns' types.
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
 def epoch_schema(
-    training_types: dict[str, type], metadata: dict[str, str] | None = None
+    training_types: dict[str, type],
+    metadata: dict[str, str] | None = None,
+    *,
+    theory: bool = False,
 ) -> pa.Schema:
     """The schema of ``epochs/`` for a sweep whose ``training`` has these keys and types."""
     fixed = {field.name for field in EPOCH_FIELDS}
@@ -58,9 +103,11 @@ def epoch_schema(
         for name, kind in training_types.items()
         if name not in fixed
     ]
-    return pa.schema([*EPOCH_FIELDS, *extra], metadata=metadata)
+    measured = THEORY_FIELDS if theory else ()
+    return pa.schema([*EPOCH_FIELDS, *extra, *measured], metadata=metadata)
 
 
-def unit_schema(metadata: dict[str, str] | None = None) -> pa.Schema:
+def unit_schema(metadata: dict[str, str] | None = None, *, theory: bool = False) -> pa.Schema:
     """The schema of ``units/``."""
-    return pa.schema(list(UNIT_FIELDS), metadata=metadata)
+    measured = THEORY_UNIT_FIELDS if theory else ()
+    return pa.schema([*UNIT_FIELDS, *measured], metadata=metadata)

@@ -32,15 +32,21 @@ class Store:
         location: the sweep's folder, ``DIR/NAME``.
         training_types: keys and types of ``training``, for their columns.
         metadata: provenance for the schema's metadata, without the prefix ``sparseae.``.
+        theory: whether rows have the columns of `sparseae.theory`.
     """
 
     def __init__(
-        self, location: Location, training_types: Mapping[str, type], metadata: Mapping[str, str]
+        self,
+        location: Location,
+        training_types: Mapping[str, type],
+        metadata: Mapping[str, str],
+        *,
+        theory: bool = False,
     ) -> None:
         self.location = location
         named = {f"sparseae.{key}": value for key, value in metadata.items()}
-        self._epochs = epoch_schema(dict(training_types), named)
-        self._units = unit_schema(named)
+        self._epochs = epoch_schema(dict(training_types), named, theory=theory)
+        self._units = unit_schema(named, theory=theory)
         self._rows: list[Mapping[str, Any]] = []
         self._unit_tables: list[pa.Table] = []
         self._started = self._flushed = time.monotonic()

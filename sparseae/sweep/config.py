@@ -197,6 +197,8 @@ class Sweep(_Strict):
     exclude: tuple[dict[str, Any], ...] = ()
     resources: Resources = Resources()
     keep_weights: Flag = False
+    #: Measure the terms of the theory every epoch (`sparseae.theory`).
+    theory: Flag = False
     #: Epochs between checkpoints; ``auto``: about a minute's work.
     checkpoint_every: Literal["auto"] | Annotated[Whole, Field(ge=1)] = "auto"
     #: How often a Tune trial that crashed is tried again.
@@ -236,7 +238,7 @@ class Sweep(_Strict):
         defaults = {k: getattr(Training(), k) for k in TRAINING_TYPES}
         plain = {
             key: raw[key]
-            for key in ("resources", "keep_weights", "checkpoint_every", "max_failures")
+            for key in ("resources", "keep_weights", "theory", "checkpoint_every", "max_failures")
             if raw.get(key) is not None
         }
         _require_known(

@@ -16,7 +16,8 @@ def execute(job: Job) -> None:
         try:
             x = as_tensor(job.datasets[data_key(task.trials[0])])
             routine = routine_of(job.routines, task.trials[0], x.shape[1])
-            piece = Piece(task.trials, x, device, job.sweep.name, routine)
+            name, theory = job.sweep.name, job.sweep.theory
+            piece = Piece(task.trials, x, device, name, routine, theory=theory)
             if task.checkpoints:
                 piece.load(task.checkpoints)
                 job.recorder.rows(task, piece.rows)

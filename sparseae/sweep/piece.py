@@ -22,9 +22,10 @@ from torch import Tensor
 
 from sparseae.gemm import TORCH
 from sparseae.results.location import Location
-from sparseae.results.schema import unit_schema
+from sparseae.results.schema import THEORY_UNIT_FIELDS, epoch_schema, unit_schema
 from sparseae.stack import Measurement, Stack
-from sparseae.trial import Trial
+from sparseae.theory import Probe, Theory
+from sparseae.trial import TRAINING_TYPES, Trial
 
 STATE_FILE = "state.safetensors"
 ROWS_FILE = "rows.parquet"
@@ -75,6 +76,7 @@ class Piece:
         device: where to train.
         sweep: the sweep's name, for the rows.
         routine: of the matrix products (`sparseae.gemm`).
+        theory: whether to measure `sparseae.theory` too.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Piece:
         device: torch.device,
         sweep: str,
         routine: str = TORCH,
+        *,
+        theory: bool = False,
     ) -> None:
         self.trials = tuple(trials)
         self.stack = Stack(trials, x, device, routine=routine)
@@ -92,6 +96,9 @@ class Piece:
         #: Every row so far: a checkpoint keeps them, since the driver may not have written them.
         self.rows: list[dict[str, Any]] = []
         self.measurement: Measurement | None = None
+        #: What was measured of the theory at ``epoch``.
+        self.theory: Theory | None = None
+        self._probe = Probe(self.stack) if theory else None
         self._sweep = sweep
         self._saved = time.monotonic()
 
@@ -102,14 +109,28 @@ class Piece:
     def advance(self) -> list[dict[str, Any]]:
         """Train the next epoch (none before epoch 0), measure, and return its rows."""
         started = time.perf_counter()
+        before = self._theory_now() if self.epoch >= 0 else None
         if self.epoch >= 0:
             self.stack.train_epoch(self.epoch + 1)
         self.epoch += 1
         self.measurement = self.stack.measure()
+        self.theory = None
+        after = self._theory_now()
         seconds = (time.perf_counter() - started) / len(self.trials)
         rows = self._rows_of(self.measurement, seconds)
+        if after is not None:
+            columns = after.columns(before)
+            for member, row in enumerate(rows):
+                if row["status"] == "ok":
+                    row |= {name: column[member] for name, column in columns.items()}
         self.rows += rows
         return rows
+
+    def _theory_now(self) -> Theory | None:
+        """The theory at this epoch, measured unless it is known: a resumed piece forgot it."""
+        if self.theory is None and self._probe is not None:
+            self.theory = self._probe.measure(self.epoch)
+        return self.theory
 
     def _rows_of(self, measured: Measurement, seconds: float) -> list[dict[str, Any]]:
         columns: dict[str, list[Any]] = {
@@ -162,7 +183,12 @@ class Piece:
         for name in ("activation_fraction", "pre_activation_mean", "bias", "weight_norm"):
             values = getattr(measured.units, name).cpu().flatten().numpy()
             columns[name] = pa.array(values, mask=null)
-        return pa.table(columns, schema=unit_schema())
+        theory = self._theory_now()
+        if theory is not None:
+            for f in THEORY_UNIT_FIELDS:
+                values = getattr(theory.units, f.name).cpu().flatten().numpy()
+                columns[f.name] = pa.array(values, mask=null | ~np.isfinite(values))
+        return pa.table(columns, schema=unit_schema(theory=theory is not None))
 
     def save_weights(self, folder: Location) -> None:
         """Write each member's W (m, n) and b (m,) as TRIAL_ID.safetensors."""
@@ -181,7 +207,8 @@ class Piece:
             "trial_ids": json.dumps([trial.trial_id for trial in self.trials]),
         }
         rows = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(self.rows), rows, compression="zstd")
+        schema = epoch_schema(TRAINING_TYPES, theory=self._probe is not None)
+        pq.write_table(pa.Table.from_pylist(self.rows, schema=schema), rows, compression="zstd")
         (folder / ROWS_FILE).write_bytes(rows.getvalue())
         # Last: a folder with this file is a whole checkpoint.
         (folder / STATE_FILE).write_bytes(save_tensors(state, metadata=header))
@@ -228,7 +255,7 @@ class Piece:
         self.stack.load_state_dict(state)
         self.rows = rows
         (self.epoch,) = {c.epoch for c in checkpoints.values()}
-        self.measurement = None
+        self.measurement = self.theory = None
 
 
 def as_tensor(x: np.ndarray) -> Tensor:

@@ -205,7 +205,8 @@ def _train(
     location = Location.of(place)
     trials = sweep.trials()
     routines = _routines(location, trials, prepared, observer, None if in_process else sweep)
-    store = Store(location, TRAINING_TYPES, _provenance(_described(prepared), routines))
+    provenance = _provenance(_described(prepared), routines)
+    store = Store(location, TRAINING_TYPES, provenance, theory=sweep.theory)
     text = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
     (location / "sweep.yaml").write_bytes(text.encode())
     for name in store.put_aside:

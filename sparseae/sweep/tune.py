@@ -85,10 +85,10 @@ class StackTrainable(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        task = self._shared.tasks[config["piece"]]
+        task, sweep = self._shared.tasks[config["piece"]], self._shared.sweep
         x = as_tensor(self._shared.datasets[data_key(task.trials[0])])
         routine = routine_of(self._shared.routines, task.trials[0], x.shape[1])
-        self._piece = Piece(task.trials, x, _device(), self._shared.sweep.name, routine)
+        self._piece = Piece(task.trials, x, _device(), sweep.name, routine, theory=sweep.theory)
         self._unreported: list[dict[str, Any]] = []
         if task.checkpoints:
             self._load(task.checkpoints)

