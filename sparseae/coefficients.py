@@ -20,6 +20,11 @@ class PerMember:
         self.column = torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(-1)
         self._cube = self.column.unsqueeze(-1)
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is 0 for every member."""
+        return self._shared == 0
+
     def add_to(self, y: Tensor, x: Tensor, *, sign: float = 1.0, out: Tensor | None = None) -> None:
         """y += sign * coefficient * x, for y and x (G, ., .); into ``out`` where given."""
         out = y if out is None else out

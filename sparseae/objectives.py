@@ -58,28 +58,32 @@ class Network:
     def __init__(self, W: Tensor, b: Tensor, routine: str = TORCH) -> None:
         self.W, self.b = W, b
         self.routine = ROUTINES[routine]
-        self.single = W.shape[0] == 1
+        self.single = W[0] if W.shape[0] == 1 else None
 
-    def encode(self, x: Tensor, *, bias: bool = True) -> Tensor:
-        """x W^T + b, (G, rows, m); without b where ``bias`` is false."""
-        if self.single:
-            b = self.b[0] if bias else None
-            return self.routine.encode(x[0], self.W[0], b).unsqueeze(0)
-        if bias:
-            return torch.baddbmm(self.b.unsqueeze(1), x, self.W.mT)
-        return torch.bmm(x, self.W.mT)
+    def encode(self, x: Tensor) -> Tensor:
+        """x W^T + b, (G, rows, m)."""
+        return self.backward(x, self.b)
+
+    def backward(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
+        """x W^T, (G, rows, m), as the decoder's input gets its gradient; plus ``offset`` (G, m)."""
+        if self.single is not None:
+            b = None if offset is None else offset[0]
+            return self.routine.encode(x[0], self.single, b).unsqueeze(0)
+        if offset is None:
+            return torch.bmm(x, self.W.mT)
+        return torch.baddbmm(offset.unsqueeze(1), x, self.W.mT)
 
     def decode(self, h: Tensor, out: Tensor) -> Tensor:
         """h W into ``out``, (G, rows, n)."""
-        if self.single:
-            self.routine.decode(h[0], self.W[0], out[0])
+        if self.single is not None:
+            self.routine.decode(h[0], self.single, out[0])
             return out
         return torch.bmm(h, self.W, out=out)
 
     def residual(self, h: Tensor, x: Tensor, out: Tensor, scale: float = 1.0) -> Tensor:
         """scale (h W - x) into ``out``, (G, rows, n), in one GEMM."""
-        if self.single:
-            self.routine.residual(h[0], self.W[0], x[0], scale, out[0])
+        if self.single is not None:
+            self.routine.residual(h[0], self.single, x[0], scale, out[0])
             return out
         return torch.baddbmm(x, h, self.W, beta=-scale, alpha=scale, out=out)
 
@@ -94,6 +98,8 @@ class Pass(Network):
         batch: rows of a minibatch, B.
         copies: encoder inputs a sample (`corruptions` for dae, otherwise 1).
         routine: of the products, one of `ROUTINES`.
+        unit_rows: every norm(W_j) is known to be 1.
+        scratch: of a Pass of the same shapes whose A and X this one may overwrite.
     """
 
     def __init__(
@@ -105,20 +111,33 @@ class Pass(Network):
         batch: int,
         copies: int,
         routine: str = TORCH,
+        *,
+        unit_rows: bool = False,
+        scratch: Pass | None = None,
     ) -> None:
         super().__init__(W, b, routine)
         members, m, n = W.shape
         rows = batch * copies
         self.activation = activation
         self.batch, self.rows = batch, rows
-        self.A = W.new_zeros(members, pairs * rows, m)
-        self.X = W.new_zeros(members, pairs * rows, n)
+        if scratch is None:
+            self.A = W.new_zeros(members, pairs * rows, m)
+            self.X = W.new_zeros(members, pairs * rows, n)
+        else:
+            self.A, self.X = scratch.A, scratch.X
         self.A_blocks = self.A.split(rows, dim=1)
         self.X_blocks = self.X.split(rows, dim=1)
+        #: The residuals, scaled, as one row a member: (G, 1, rows n).
+        self.dy = self.X_blocks[1].flatten(1).unsqueeze(1)
+        self._unit = b.new_ones(b.shape) if unit_rows else None
+
+    def row_norms(self) -> Tensor:
+        """norm(W_j), (G, m)."""
+        return row_norms(self.W) if self._unit is None else self._unit
 
     def weight_gradient(self, V: Tensor, momentum: float) -> None:
         """V = momentum V + sum_k A_k^T X_k, in one GEMM."""
-        if self.single:
+        if self.single is not None:
             self.routine.gradient(self.A[0], self.X[0], V[0], momentum)
         else:
             V.baddbmm_(self.A.mT, self.X, beta=momentum)
@@ -225,25 +244,25 @@ class AE(Objective):
         (da, h), (x_in, dy) = p.A_blocks, p.X_blocks
         x_in.copy_(x)
         a = p.encode(x_in)
-        h.copy_(p.activation.value(a))
+        p.activation.value(a, out=h)
         p.residual(h, x, out=dy, scale=2 / p.batch)
-        dh = p.encode(dy, bias=False)
-        self.add_hidden_gradient(dh, h, p, c)
-        p.activation.backward(dh, a, h, out=da)
-        factors = self.add_pre_activation_gradient(da, a, h, p, c)
+        dh = p.backward(dy, self.hidden_gradient(h, p, c))
+        factors = self.pre_activation_gradient(dh, a, h, p, c, out=da)
         return da.sum(1), factors
 
     def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
         """lambda R on the batch, (G,)."""
         return a.new_zeros(a.shape[0])
 
-    def add_hidden_gradient(self, dh: Tensor, h: Tensor, p: Pass, c: Coefficients) -> None:
-        """Add lambda dR/dh to ``dh``, for an R that is a function of h."""
+    def hidden_gradient(self, h: Tensor, p: Pass, c: Coefficients) -> Tensor | None:
+        """lambda dR/dh, (G, m), for an R whose gradient in h is the same for each sample."""
+        return None
 
-    def add_pre_activation_gradient(
-        self, da: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients
+    def pre_activation_gradient(
+        self, dh: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients, out: Tensor
     ) -> Tensor | None:
-        """Add lambda dR/da to ``da``; return k where R's own gradient in W_j is k_j W_j."""
+        """Write s'(a) dh + lambda dR/da into ``out``; return k where R adds k_j W_j to dW_j."""
+        p.activation.backward(dh, a, h, out=out)
         return None
 
 
@@ -254,16 +273,16 @@ class MeanActivationPenalty(AE):
         """f(rho_j), elementwise; ``target`` (G, 1)."""
         raise NotImplementedError
 
-    def f_slope(self, rho: Tensor, target: Tensor) -> Tensor:
-        """f'(rho_j)."""
+    def f_slope(self, rho: Tensor, target: Tensor | None) -> Tensor:
+        """f'(rho_j); without ``target`` it is 0."""
         raise NotImplementedError
 
     def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
         return c.lam.times(self.f(h.mean(1), c.rho.column)).sum(-1)
 
-    def add_hidden_gradient(self, dh: Tensor, h: Tensor, p: Pass, c: Coefficients) -> None:
-        slope = self.f_slope(h.mean(1), c.rho.column)
-        dh.add_(c.lam.times(slope).unsqueeze(1), alpha=1 / p.batch)
+    def hidden_gradient(self, h: Tensor, p: Pass, c: Coefficients) -> Tensor:
+        target = None if c.rho.is_zero else c.rho.column
+        return c.lam.times(self.f_slope(h.mean(1), target)).div_(p.batch)
 
     def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
         return h
@@ -293,7 +312,9 @@ class SAE(MeanActivationPenalty):
         )
         return kl + self.f_slope(near, target) * (rho - near)
 
-    def f_slope(self, rho: Tensor, target: Tensor) -> Tensor:
+    def f_slope(self, rho: Tensor, target: Tensor | None) -> Tensor:
+        if target is None:
+            return torch.rsub(rho.clamp(max=self.HIGHEST), 1).reciprocal_()  # of -log(1 - rho)
         near = self._within(rho, target)
         pull = torch.where(target > 0, target / torch.where(target > 0, near, 1.0), 0.0)
         return (1 - target) / (1 - near) - pull
@@ -323,10 +344,10 @@ class Corollary1(MeanActivationPenalty):
                 return rho.tanh()
         return rho
 
-    def f_slope(self, rho: Tensor, target: Tensor) -> Tensor:
+    def f_slope(self, rho: Tensor, target: Tensor | None) -> Tensor:
         match self.training.f:
             case "log":
-                return SAE().f_slope(rho, torch.zeros_like(target))
+                return SAE().f_slope(rho, None)
             case "square":
                 return 2 * rho.abs()
             case "tanh":
@@ -341,30 +362,35 @@ class SlopePenalty(AE):
     p: int
 
     def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
-        slopes = s.slope(a, h).pow(self.q).mean(1)
+        slopes = self._power(s.slope(a, h), s).mean(1)
         return c.lam.times(slopes * row_norms(W).pow(self.p)).sum(-1)
 
-    def add_pre_activation_gradient(
-        self, da: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients
+    def pre_activation_gradient(
+        self, dh: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients, out: Tensor
     ) -> Tensor | None:
         s = p.activation
         slope = s.slope(a, h)
-        norms = row_norms(p.W)
+        norms = p.row_norms()
+        torch.mul(dh, slope, out=out)
         if not s.piecewise_linear:
-            bend = s.curvature(a, h)
+            bend = s.curvature(a, h, slope)
             if self.q > 1:
                 bend.mul_(slope if self.q == 2 else slope.pow(self.q - 1))
             scale = c.lam.times(norms.pow(self.p)).mul_(self.q / p.batch)
-            da.addcmul_(bend, scale.unsqueeze(1))
+            out.addcmul_(bend, scale.unsqueeze(1))
         if self.p == 0:
             return None
-        moment = slope.pow_(self.q).mean(1)
+        moment = self._power(slope, s).mean(1)
         # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
-        lengths = norms.clamp_min_(torch.finfo(norms.dtype).tiny).pow_(self.p - 2)
+        lengths = norms.clamp_min(torch.finfo(norms.dtype).tiny).pow_(self.p - 2)
         return c.lam.times(moment.mul_(lengths)).mul_(self.p)
 
+    def _power(self, slope: Tensor, s: Activation) -> Tensor:
+        """s'^q; the slopes of a piecewise linear s are 0 and 1."""
+        return slope if s.piecewise_linear else slope.pow(self.q)
+
     def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
-        return s.slope(a, h).pow(self.q)
+        return self._power(s.slope(a, h), s)
 
     def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
         return c.lam.times(moments.mean * moments.weight_norm.pow(self.p)).sum(-1)
@@ -429,9 +455,9 @@ class DAE(Objective):
         clean = x.unsqueeze(1).expand_as(eps).flatten(1, 2)
         c.sigma.add_to(clean, eps.flatten(1, 2), out=corrupted)
         a = p.encode(corrupted)
-        h.copy_(p.activation.value(a))
+        p.activation.value(a, out=h)
         p.residual(h, clean, out=dy, scale=2 / p.rows)
-        p.activation.backward(p.encode(dy, bias=False), a, h, out=da)
+        p.activation.backward(p.backward(dy), a, h, out=da)
         return da.sum(1), None
 
 
@@ -470,15 +496,15 @@ class EDAE(Objective):
         x_in.copy_(x)
         delta.copy_(c.sigma.times(eps.mean(1)))
         a = p.encode(x_in)
-        h.copy_(s.value(a))
-        u = p.encode(delta, bias=False)
+        s.value(a, out=h)
+        u = p.backward(delta)
         s.backward(u, a, h, out=v)
         # The objective is r.r + 2 r.z with z = v W, so that dz = 2 r and dy = 2 r + 2 z.
         p.residual(h, x, out=dz, scale=2 / p.batch)
         p.decode(v, out=dy).mul_(2 / p.batch).add_(dz)
-        dv = p.encode(dz, bias=False)
+        dv = p.backward(dz)
         s.backward(dv, a, h, out=du)
-        s.backward(p.encode(dy, bias=False), a, h, out=da)
+        s.backward(p.backward(dy), a, h, out=da)
         if not s.piecewise_linear:
             da.addcmul_(dv.mul_(u), s.curvature(a, h))
         return da.sum(1), None
@@ -529,15 +555,15 @@ class CAEH(Objective):
         x_in.copy_(clean)
         torch.add(clean, eps.flatten(1, 2), alpha=self.training.gamma_sigma, out=shifted)
         a, a_shifted = p.encode(x_in), p.encode(shifted)
-        h.copy_(s.value(a))
+        s.value(a, out=h)
         h_shifted = s.value(a_shifted)
         p.residual(h, clean, out=dy, scale=2 / p.rows)
-        s.backward(p.encode(dy, bias=False), a, h, out=da)
+        s.backward(p.backward(dy), a, h, out=da)
         slope = s.slope(a, h)
         gap = slope - s.slope(a_shifted, h_shifted)
         factors = c.lam.times(slope.square().mean(1)) + gamma * gap.square().mean(1)
         if not s.piecewise_linear:
-            scale = row_norms(p.W).square().mul_(2 / p.rows).unsqueeze(1)
+            scale = p.row_norms().square().mul_(2 / p.rows).unsqueeze(1)
             gap.mul_(gamma)
             da.addcmul_((c.lam.times(slope) + gap).mul_(s.curvature(a, h)), scale)
             torch.mul(gap.mul_(s.curvature(a_shifted, h_shifted)), -scale, out=da_shifted)
@@ -549,7 +575,7 @@ class CAEH(Objective):
         slope = s.slope(a, h)
         # The same draws for every chunk of samples and every member: no stack shows.
         eps = r.new_empty(r.shape[1:]).normal_(generator=generator(0, "measure", device=r.device))
-        shifted = a + t.gamma_sigma * net.encode(eps.expand_as(r), bias=False)
+        shifted = a + t.gamma_sigma * net.backward(eps.expand_as(r))
         gap = slope - s.slope(shifted, s.value(shifted))
         return torch.cat([slope.square(), t.gamma * gap.square()], dim=-1)
 
@@ -594,7 +620,7 @@ class DAE2(Objective):
         s, W = p.activation, p.W
         x_in.copy_(x)
         a = p.encode(x_in)
-        h.copy_(s.value(a))
+        s.value(a, out=h)
         # norm(J)_F^2 = s'^T Q s' with Q_jk = (W_j^T W_k)^2.
         products = W @ W.mT
         slope = s.slope(a, h)
@@ -602,7 +628,7 @@ class DAE2(Objective):
         dW = c.lam.times(dW).mul_(4 / p.batch)
         p.residual(h, x, out=dy, scale=2 / p.batch)
         if s.piecewise_linear:
-            s.backward(p.encode(dy, bias=False), a, h, out=da)
+            s.backward(p.backward(dy), a, h, out=da)
             return da.sum(1), dW
         # The residual's term is r^T z with z = v W: dz = sigma2 r, dy = 2 r + sigma2 z.
         lengths = W.square().sum(-1)
@@ -610,8 +636,8 @@ class DAE2(Objective):
         torch.mul(curvature, lengths.unsqueeze(1), out=v)
         dz.copy_(c.lam.times(dy)).mul_(0.5)
         dy.add_(c.lam.times(v @ W), alpha=1 / p.batch)
-        dv = p.encode(dz, bias=False)
-        s.backward(p.encode(dy, bias=False), a, h, out=da)
+        dv = p.backward(dz)
+        s.backward(p.backward(dy), a, h, out=da)
         da.addcmul_(c.lam.times(slope @ products.square_()), curvature, value=2 / p.batch)
         da.addcmul_(dv * lengths.unsqueeze(1), s.third_derivative(a, h))
         dW.addcmul_(W, (dv * curvature).sum(1).unsqueeze(-1), value=2)
@@ -621,7 +647,7 @@ class DAE2(Objective):
         W, slope = net.W, s.slope(a, h)
         bend = s.curvature(a, h).mul_(W.square().sum(-1).unsqueeze(1))
         jacobian = slope * (slope @ (W @ W.mT).square_())
-        return jacobian.addcmul_(bend, net.encode(r, bias=False))
+        return jacobian.addcmul_(bend, net.backward(r))
 
     def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
         return c.lam.times(moments.mean).sum(-1)

@@ -8,7 +8,6 @@ working set fits in the cache and a whole stack's does not. The code of a step i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,6 +66,9 @@ class _Group:
         self.members = members
         self.W, self.V = stack.W[members], stack.V[members]
         self.b, self.vb = stack.b[members], stack.vb[members]
+        #: (W, b) and their momentum as one row a member, (G, 1, .).
+        self.parameters = stack.parameters[members].unsqueeze(1)
+        self.momentum = stack.momentum[members].unsqueeze(1)
         self.error = stack.error[members]
         rows = [stack.seeds.index(trial.seed) for trial in trials]
         #: Where the members' seeds stand among the stack's: a view for one member.
@@ -91,6 +93,7 @@ class _Group:
         """The step's buffers for minibatches of this size (the last of an epoch may be short)."""
         if batch not in self._passes:
             stack = self._stack
+            first = stack._groups[0]
             self._passes[batch] = Pass(
                 self.W,
                 self.b,
@@ -99,6 +102,9 @@ class _Group:
                 batch,
                 stack.copies,
                 stack.routine,
+                unit_rows=stack.constraint.unit_rows,
+                # Groups take their steps one after the other, in the same few megabytes of cache.
+                scratch=None if self is first else first.buffers(batch),
             )
         return self._passes[batch]
 
@@ -140,8 +146,9 @@ class Stack:
 
         size, m, n = len(trials), first.training.hidden_units, self.x.shape[1]
         initial = {s: randomness.initial_weights(s, m, n) for s in self.seeds}
-        self.W, self.V = (_aligned(size, (m, n), self.device, dtype) for _ in range(2))
-        self.b, self.vb = (_aligned(size, (m,), self.device, dtype) for _ in range(2))
+        #: W and b of a member beside each other, so that one operation updates both; and V and vb.
+        self.parameters, self.W, self.b = _parameters(size, m, n, self.device, dtype)
+        self.momentum, self.V, self.vb = _parameters(size, m, n, self.device, dtype)
         for row, trial in enumerate(trials):
             self.W[row].copy_(initial[trial.seed])
         #: Sum of squared errors of the epoch's steps, to see a loss that was not finite.
@@ -204,7 +211,7 @@ class Stack:
                     continue
                 size = min(batch, high - low)
                 rows = order[:, low:high].unflatten(1, (-1, size)).transpose(0, 1)
-                x = self.x[rows]
+                x = self.x.index_select(0, rows.flatten()).unflatten(0, rows.shape)
                 yield x, self._noise(generators, x) if self.objective.stochastic else None
 
     def _noise(self, generators: list[torch.Generator], x: Tensor) -> Tensor:
@@ -227,13 +234,11 @@ class Stack:
         elif rest is not None:
             group.V.add_(rest)
         self.constraint.decay(group.V, group.W, group.weight_decay)
-        group.learning_rate.add_to(group.W, group.V, sign=-1)
-        self.constraint.project(group.W, group.max_norm)
         if self.training.encoder_bias:
-            group.vb.mul_(self.training.momentum).add_(db)
-            group.b.sub_(group.learning_rate.times(group.vb))
-        dy = p.X_blocks[1].flatten(1).unsqueeze(1)
-        group.error.baddbmm_(dy, dy.mT)
+            torch.add(db, group.vb, alpha=self.training.momentum, out=group.vb)
+        group.learning_rate.add_to(group.parameters, group.momentum, sign=-1)
+        self.constraint.project(group.W, group.max_norm)
+        group.error.baddbmm_(p.dy, p.dy.mT)
 
     @torch.inference_mode()
     def measure(self) -> Measurement:
@@ -281,15 +286,18 @@ class Stack:
         s, objective = self.activation, self.objective
         net = Network(group.W, group.b, self.routine)
         residual = group.W.new_empty(members, _MEASURE_ROWS, n)
+        hidden = group.W.new_empty(members, _MEASURE_ROWS, m)
+        ones = residual.new_ones(members, 1, _MEASURE_ROWS)
         for x in self.x.split(_MEASURE_ROWS):
-            ones = x.new_ones(members, 1, x.shape[0])
+            rows = x.shape[0]
+            each = ones[..., :rows]
             a = net.encode(x.expand(members, -1, -1))
-            h = s.value(a)
-            y = net.residual(h, x.expand(members, -1, -1), out=residual[:, : x.shape[0]])
-            squares += torch.linalg.vector_norm(y, dim=-1).double().square().sum(-1)
-            if (moment := objective.moment(net, a, h, y, s)) is not None:
-                moments += torch.bmm(ones, moment)[:, 0]
-            active += torch.bmm(ones, h.gt_(s.threshold))[:, 0]
+            h = s.value(a, out=hidden[:, :rows])
+            r = net.residual(h, x.expand(members, -1, -1), out=residual[:, :rows])
+            squares += torch.linalg.vector_norm(r, dim=(1, 2)).double().square()
+            if (moment := objective.moment(net, a, h, r, s)) is not None:
+                moments += torch.bmm(each, moment)[:, 0]
+            active += torch.bmm(each, h.gt_(s.threshold))[:, 0]
         return active, squares, moments / self.x.shape[0]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -310,16 +318,18 @@ class Stack:
             tensor.copy_(state[name])
 
 
-def _aligned(size: int, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Zeros (size, *shape), every member on a cache line of its own.
+def _parameters(
+    size: int, m: int, n: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Zeros: the parameters of each member as a row, and in them W (S, m, n) and b (S, m).
 
-    MKL's products with one row round by how the matrix lies in memory: a member in a stack must lie
-    as it does alone.
+    Every W and b begins on a cache line. MKL's products with one row round by how the matrix lies
+    in memory, so that a member in a stack must lie as it does alone.
     """
-    numbers = math.prod(shape)
     line = 64 // dtype.itemsize
-    flat = torch.zeros(size, -(-numbers // line) * line, device=device, dtype=dtype)
-    return flat[:, :numbers].unflatten(1, shape)
+    bias_at = -(-m * n // line) * line
+    rows = torch.zeros(size, bias_at + -(-m // line) * line, device=device, dtype=dtype)
+    return rows, rows[:, : m * n].unflatten(1, (m, n)), rows[:, bias_at : bias_at + m]
 
 
 def _members_together(device: torch.device, size: int) -> int:

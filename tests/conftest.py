@@ -7,6 +7,8 @@ import pytest
 
 # Which routine is fastest depends on what else runs: tests that compare two runs fix it.
 os.environ["SPARSEAE_GEMM"] = "torch"
+# Two threads that wait for each other on a busy machine take minutes for seconds of tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).parents[1]
 
