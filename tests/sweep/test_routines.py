@@ -79,6 +79,5 @@ def test_a_resumed_sweep_computes_as_it_began(tmp_path, monkeypatch):
     through = run("a", "onednn", 4)
     run("b", "onednn", 2)
     assert run("b", "torch", 4) == through
-    assert run("c", "torch", 4) != through
     recorded = provenance(tmp_path / "b" / "small")["gemm"]
     assert recorded == {str(SHAPE): ONEDNN}
