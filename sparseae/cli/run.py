@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +27,11 @@ _WIDE = 8
 def run(
     config: Annotated[Path, typer.Argument(help="YAML file of the sweep.")],
     results: Annotated[
-        str, typer.Option(help="Folder or URL (s3://...) under which NAME/ is written.")
+        str,
+        typer.Option(
+            envvar="SPARSEAE_RESULTS",
+            help="Folder or URL (s3://...) under which NAME/ is written.",
+        ),
     ] = "results",
     set_values: Annotated[
         list[str] | None,
@@ -50,6 +56,9 @@ def run(
 
     if address and in_process:
         raise RequestError("--address and --in-process exclude each other")
+    _require_lasting(results)
+    # A cluster stops its jobs so; Ctrl-C is what Tune and the runner know.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     console = Console()
     with RunView(console) as view:
         done = sweeps.run(
@@ -79,6 +88,17 @@ def run(
             highlight=False,
         )
         raise typer.Exit(1)
+
+
+def _require_lasting(results: str) -> None:
+    """Refuse a folder that goes with the job: the one that Ray unpacks a job's files in."""
+    from sparseae.errors import RequestError
+
+    if os.environ.get("SPARSEAE_IN_JOB") and "://" not in results and not os.path.isabs(results):
+        raise RequestError(
+            f"--results {results!r}: on a cluster, name a folder that all its machines share, or "
+            "a URL (s3://...); or start the cluster with SPARSEAE_RESULTS set"
+        )
 
 
 def _final(frame: pd.DataFrame) -> Iterator[Table | str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from sparseae.sweep.progress import Progress as SweepProgress
 
 if TYPE_CHECKING:
     from sparseae.sweep.config import Sweep
@@ -45,7 +48,9 @@ class RunView:
         self._seen: dict[str, int] = {}
         self._diverged: set[str] = set()
         self._spoke = self._began = time.monotonic()
-        self._total = self._done = self._at_start = 0
+        self._total = self._done = 0
+        self._before = SweepProgress(0, 0, 0, 0)
+        self._trials_done = 0
 
     def __enter__(self) -> RunView:
         return self
@@ -64,7 +69,9 @@ class RunView:
         resumed = f" ({done:,} of {total:,} finished before)" if done else ""
         self.note(f"{sweep.name}: {len(left):,} trials in {len(tasks):,} Tune trials{resumed}")
         self._total = sum(trial.training.epochs + 1 for trial in left)
-        self._done = self._at_start = 0
+        self._done = self._trials_done = 0
+        epochs = sum(trial.training.epochs + 1 for trial in sweep.trials())
+        self._before = SweepProgress(done, total, epochs - self._total, epochs)
         self._began = time.monotonic()
         self._progress.update(self._bar, total=self._total, description=sweep.name)
         if self._terminal:
@@ -92,6 +99,7 @@ class RunView:
 
     def finished(self, task: Task) -> None:
         self._in_flight.pop(task.index, None)
+        self._trials_done += len(task.trials)
         self._show()
 
     def failed(self, task: Task, message: str) -> None:
@@ -103,12 +111,22 @@ class RunView:
         self._progress.update(self._bar, completed=self._done)
         if self._live is not None:
             self._live.update(Group(self._table(), self._progress))
-        elif self._total and time.monotonic() - self._spoke > _LINE_SECONDS:
+        elif self._total and (
+            not self._in_flight or time.monotonic() - self._spoke > _LINE_SECONDS
+        ):
             self._spoke = time.monotonic()
-            share = self._done / self._total
-            elapsed = self._spoke - self._began
-            left = f", {elapsed * (1 / share - 1):.0f} s left" if share > 0.02 else ""
-            self.note(f"{self._done:,}/{self._total:,} epochs ({share:.0%}){left}")
+            self.note(str(self._progress_now()))
+
+    def _progress_now(self) -> SweepProgress:
+        """Of the whole sweep, what was finished before this run included."""
+        share = self._done / self._total
+        elapsed = time.monotonic() - self._began
+        return replace(
+            self._before,
+            trials=self._before.trials + self._trials_done,
+            epochs=self._before.epochs + self._done,
+            seconds_left=elapsed * (1 / share - 1) if share > 0.02 else None,
+        )
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")

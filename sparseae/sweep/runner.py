@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from collections import defaultdict
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+import sparseae
 from sparseae import data
 from sparseae.errors import RequestError
 from sparseae.results.location import Location, below
@@ -101,6 +103,9 @@ class Recorder:
     ) -> None:
         self._store.add(rows, units)
         self._observer.rows(task, rows)
+
+    def note(self, message: str) -> None:
+        self._observer.note(message)
 
     def finished(self, task: Task) -> None:
         self._observer.finished(task)
@@ -366,16 +371,21 @@ def _provenance(datasets: Mapping[str, Any], routines: Choices) -> dict[str, str
         except PackageNotFoundError:
             continue
     return {
-        "version": version("sparseae"),
-        "git_commit": _git_commit(),
+        "version": sparseae.__version__,
+        "git_commit": git_commit(),
         "versions": json.dumps(versions),
         "datasets": json.dumps(datasets),
         "gemm": json.dumps(routines),
     }
 
 
-def _git_commit() -> str:
-    """The commit of this code, with ``+`` where files were changed; empty outside a checkout."""
+def git_commit() -> str:
+    """The commit of this code, with ``+`` where files were changed; empty where it is not known.
+
+    Code that was sent to a cluster is no checkout: who sent it says what it was.
+    """
+    if (sent := os.environ.get("SPARSEAE_GIT_COMMIT")) is not None:
+        return sent
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
 import ray
 import torch
 from ray import tune
+from ray._private.state import state
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
@@ -34,12 +36,14 @@ from sparseae.errors import RequestError
 from sparseae.results.location import Location
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.piece import Checkpoint, Piece, as_tensor
+from sparseae.sweep.placement import Cluster, Dispatch, Placement, nodes_of, place
+from sparseae.sweep.plan import StackPlan, memory
 from sparseae.sweep.routines import Choices, routine_of
 from sparseae.sweep.runner import CHECKPOINTS, DataKey, Job, Recorder, Task, data_key
 from sparseae.trial import AXES
 
-#: Of a GPU, where ``gpu: auto`` finds one: several Tune trials share a card.
-GPU_SHARE = 0.25
+#: Machines of a kind that an autoscaler may start without bound: more than a sweep fills.
+_UNBOUNDED = 100
 
 
 @dataclass(frozen=True)
@@ -149,24 +153,41 @@ def _device() -> torch.device:
 
 
 class _Pieces(Searcher):
-    """Hands the planned pieces to Tune, in the plan's order: the longest first."""
+    """Hands the planned pieces to Tune as CPUs and GPUs are to have them."""
 
-    def __init__(self, configs: Sequence[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        configs: Sequence[dict[str, Any]],
+        dispatch: Dispatch,
+        placement: Placement,
+        memories: Sequence[int],
+    ) -> None:
         super().__init__()
-        self._waiting = list(reversed(configs))
+        self._configs = configs
+        self._dispatch = dispatch
+        self._placement = placement
+        self._memories = memories
+        self._piece_of: dict[str, int] = {}
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict, **spec: Any
     ) -> bool:
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
-        return self._waiting.pop() if self._waiting else Searcher.FINISHED
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        if self._dispatch.finished:
+            return Searcher.FINISHED
+        if (taken := self._dispatch.next()) is None:
+            return None
+        piece, on_gpu = taken
+        self._piece_of[trial_id] = piece
+        request = self._placement.request(self._memories[piece], on_gpu)
+        return self._configs[piece] | {"resources": request}
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
-        pass
+        self._dispatch.done(self._piece_of[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: what is left is planned anew from the results."""
@@ -256,7 +277,23 @@ def execute(job: Job, address: str | None) -> None:
     if started:
         _connect(address)
     try:
-        _fit(job)
+        _fit(job, address)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def look(address: str | None) -> Cluster:
+    """What a Ray cluster has and may add, without running anything there.
+
+    Raises:
+        RequestError: where there is none.
+    """
+    started = not ray.is_initialized()
+    if started:
+        _connect(address)
+    try:
+        return _cluster(address)
     finally:
         if started:
             ray.shutdown()
@@ -274,22 +311,43 @@ def _connect(address: str | None) -> None:
         raise RequestError(f"no Ray cluster at {address!r}: {_last_line(error)}") from None
 
 
-def _fit(job: Job) -> None:
+def _cluster(address: str | None) -> Cluster:
+    up = [(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
+    groups = []
+    if (config := state.get_cluster_config()) is not None:
+        running = Counter(node["Labels"].get("ray.io/node-group") for node in ray.nodes())
+        for group in config.node_group_configs:
+            most = group.max_count if group.max_count >= 0 else _UNBOUNDED
+            groups.append((group.resources, max(0, most - running[group.name])))
+    local = address is None and "RAY_ADDRESS" not in os.environ
+    return Cluster(nodes_of(up), nodes_of(groups), local)
+
+
+def _fit(job: Job, address: str | None) -> None:
     sweep = job.sweep
-    share, workers = _share(sweep)
-    tasks = job.tasks(workers)
+    placement = place(sweep.resources, _cluster(address))
+    tasks = job.tasks(placement.workers)
+    if placement.waiting:
+        job.recorder.note("no GPU is up yet: the Tune trials wait for one")
     shared = Shared(sweep, job.location, job.datasets, job.routines, _Packed(tasks))
     trainable = tune.with_resources(
-        tune.with_parameters(StackTrainable, shared=shared), resources=share
+        tune.with_parameters(StackTrainable, shared=shared),
+        resources=lambda config: tune.PlacementGroupFactory([config["resources"]]),
     )
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(16, workers)))
+    dispatch = Dispatch([StackPlan(task.trials).flops for task in tasks], placement)
+    configs = [_config(task, sweep) for task in tasks]
+    os.environ.setdefault(
+        "TUNE_MAX_PENDING_TRIALS_PG", str(max(16, placement.gpu_workers + placement.cpu_workers))
+    )
     filesystem = None if job.location.is_local else job.location.filesystem
     tuner = tune.Tuner(
         trainable,
         param_space=param_space(sweep),
         tune_config=tune.TuneConfig(
             num_samples=len(tasks),
-            search_alg=_Pieces([_config(task, sweep) for task in tasks]),
+            search_alg=_Pieces(
+                configs, dispatch, placement, [memory(StackPlan(t.trials)) for t in tasks]
+            ),
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=lambda trial: f"{_name(trial)}_{trial.trial_id}",
@@ -311,18 +369,3 @@ def _fit(job: Job) -> None:
 def _name(trial: TuneTrial) -> str:
     words = [str(trial.config[axis]) for axis in AXES if isinstance(trial.config[axis], str)]
     return "_".join(word.rsplit("/", 1)[-1] for word in words)
-
-
-def _share(sweep: Sweep) -> tuple[dict[str, float], int]:
-    """Resources of one Tune trial, and how many of them run at once."""
-    cluster = ray.cluster_resources()
-    cpus, gpus = cluster.get("CPU", 1), cluster.get("GPU", 0)
-    wanted = sweep.resources
-    gpu = (GPU_SHARE if gpus else 0.0) if wanted.gpu == "auto" else float(wanted.gpu)
-    if wanted.cpu > cpus:
-        raise RequestError(f"resources.cpu: {wanted.cpu} asked for, the machine has {cpus:g}")
-    workers = cpus / wanted.cpu
-    if gpu:
-        workers = min(workers, gpus / gpu) if gpus else workers
-    share = {"CPU": float(wanted.cpu)} | ({"GPU": gpu} if gpu else {})
-    return share, max(1, int(workers))

@@ -1,8 +1,8 @@
 """Machines for a cluster on this machine: each with its own address, processes, home and sshd.
 
 A machine is a set of Linux namespaces: network (an address on a bridge, no way out), processes
-(so that `ray stop` on it stops its own Ray alone), mounts (its own home, /tmp and /dev/shm). The
-rest of the file system is common to all, as a shared folder would be. Needs root.
+(so that `ray stop` on it stops its own Ray alone), mounts (its own home, /tmp and /dev/shm; /srv is
+``folder/shared`` on all of them). The rest of the file system is this machine's. Needs root.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def _environment(machine: Machine) -> list[str]:
 @contextmanager
 def machines(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Machine]]:
     """Machines on one network, each letting in the key ``folder/key`` by SSH."""
+    (folder / "shared").mkdir()
     key = folder / "key"
     _do("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
     passwd = Path("/etc/passwd").read_text()  # root's home there is the machine's own
@@ -96,6 +97,7 @@ def _machine(
     _do("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / ".ssh" / "host"))
     start = f"""
         mount --bind {home} /home
+        mount --bind {folder}/shared /srv
         mount --bind {folder}/passwd /etc/passwd
         mount -t tmpfs tmpfs /tmp
         mount -t tmpfs tmpfs /dev/shm
@@ -120,6 +122,8 @@ def _machine(
         _do(*inside, "link", "set", "lo", "up")
         _do(*inside, "link", "set", "eth0", "up")
         _do(*inside, "addr", "add", f"{address}/24", "dev", "eth0")
+        # Ray asks which address a packet to the world would have; nothing is at the gateway.
+        _do(*inside, "route", "add", "default", "via", f"{_NET}.1")
         machine = Machine(name, address, home, first)
         _until(lambda: machine.run("bash", "-c", ": < /dev/tcp/127.0.0.1/22").returncode == 0)
         yield machine

@@ -71,8 +71,11 @@ def test_the_search_for_credentials_finds_one():
 def test_the_token_is_asked_for_and_the_dashboard_stays_inside(name):
     config = read(name)
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert any(
+        "RAY_AUTH_MODE=token" in c and "> ~/sparseae/env" in c for c in config["setup_commands"]
+    )
     for command in config["head_start_ray_commands"] + config["worker_start_ray_commands"]:
-        assert "ray start" not in command or "RAY_AUTH_MODE=token" in command
+        assert "ray start" not in command or command.startswith(". ~/sparseae/env;")
     (head,) = (c for c in config["head_start_ray_commands"] if "ray start" in c)
     assert "--dashboard-host=127.0.0.1" in head
 

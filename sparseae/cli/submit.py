@@ -1,0 +1,165 @@
+"""``sparseae submit``, ``status``, ``logs`` and ``stop``: sweeps on a cluster, from anywhere."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparseae.cli import app
+
+if TYPE_CHECKING:
+    from sparseae.sweep.jobs import Jobs, SweepJob
+
+Address = Annotated[
+    str,
+    typer.Option(
+        envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
+        help="http://HOST:8265, of the cluster's dashboard or a tunnel to it.",
+        show_default=False,
+    ),
+]
+Name = Annotated[str, typer.Argument(help="Of the job, or of its sweep.")]
+
+
+@app.command()
+def submit(
+    config: Annotated[Path, typer.Argument(help="YAML file of the sweep.")],
+    address: Address,
+    results: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the cluster or URL (s3://...) under which NAME/ is written; "
+            "default: what the cluster was started with (SPARSEAE_RESULTS)."
+        ),
+    ] = None,
+    set_values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the configuration, repeatable."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete what a sweep of this name left before.")
+    ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show what it prints, until it ends.")
+    ] = False,
+) -> None:
+    """Run a sweep on a cluster; it goes on without this machine."""
+    from sparseae.sweep.config import Sweep
+
+    sweep = Sweep.load(config, set_values or ())
+    jobs = _jobs(address)
+    job, attached = jobs.submit(sweep, results, overwrite)
+    typer.echo(f"{job.name}: runs already" if attached else f"{job.name}: submitted")
+    if follow:
+        _follow(jobs, job)
+    elif not attached:
+        typer.echo(f"sparseae status {job.name} --address {jobs.address}")
+
+
+@app.command()
+def status(
+    address: Address,
+    name: Annotated[
+        str | None, typer.Argument(help="Of the job, or of its sweep; without it: every sweep.")
+    ] = None,
+) -> None:
+    """Show how far the sweeps of a cluster are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    jobs = _jobs(address)
+    console = Console()
+    if name is not None:
+        _print_one(jobs, jobs.find(name))
+        return
+    known = jobs.every()
+    if not known:
+        console.print("no sweep has been submitted to this cluster", highlight=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("job", "state", "trials", "epochs", "done", "started"):
+        number = column in ("trials", "epochs", "done")
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for job in known:
+        far = jobs.progress(job)
+        cells = ["", "", ""]
+        if far is not None:
+            cells = [f"{far.trials:,}/{far.trials_total:,}", f"{far.epochs:,}/{far.epochs_total:,}"]
+            cells.append(f"{far.share:.0%}")
+        table.add_row(job.name, job.state, *cells, _clock(job.started))
+    console.print(table, highlight=False)
+
+
+@app.command()
+def logs(
+    name: Name,
+    address: Address,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until it ends.")] = False,
+) -> None:
+    """Show what a sweep on a cluster has printed."""
+    jobs = _jobs(address)
+    job = jobs.find(name)
+    if follow:
+        _follow(jobs, job)
+    else:
+        typer.echo(jobs.log(job), nl=False)
+
+
+@app.command()
+def stop(name: Name, address: Address) -> None:
+    """Stop a sweep on a cluster; what it has is kept, and submitting it again goes on."""
+    jobs = _jobs(address)
+    job = jobs.find(name)
+    if not job.live:
+        typer.echo(f"{job.name}: {job.state} already")
+        return
+    job = jobs.stop(job)
+    _print_one(jobs, job)
+    typer.echo("submit the same sweep again, and it goes on from here")
+
+
+def _jobs(address: str) -> Jobs:
+    from sparseae.sweep.jobs import Jobs
+
+    return Jobs(address)
+
+
+def _print_one(jobs: Jobs, job: SweepJob) -> None:
+    far = jobs.progress(job)
+    typer.echo(f"{job.name}: {job.state}" + (f", {far}" if far else ""))
+    if job.started:
+        end = job.ended or time.time()
+        words = "for" if job.live else "took"
+        typer.echo(f"started {_clock(job.started)}, {words} {_duration(end - job.started)}")
+    if job.state == "failed" and (last := _last_words(jobs.log(job))):
+        typer.echo(last)
+
+
+def _follow(jobs: Jobs, job: SweepJob) -> None:
+    """Show a job to its end; leave with its own exit status."""
+    try:
+        job = jobs.follow(job, lambda text: typer.echo(text, nl=False))
+    except KeyboardInterrupt:
+        typer.echo(f"\nno longer followed; it goes on: sparseae status {job.name}")
+        raise typer.Exit(130) from None
+    typer.echo(f"{job.name}: {job.state}")
+    if job.state != "succeeded":
+        raise typer.Exit(job.exit_code or 1)
+
+
+def _last_words(log: str) -> str:
+    lines = [line for line in log.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _clock(seconds: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,341 @@
+"""A sweep as a job of a cluster: sent, watched and stopped through Ray's job API.
+
+All that comes from a cluster is HTTP, read as text and JSON; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from sparseae.errors import RequestError, nearest
+from sparseae.sweep.config import Sweep
+from sparseae.sweep.progress import Progress
+from sparseae.sweep.runner import git_commit
+
+# Before Ray is imported. A cluster that wants no token ignores one.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+#: Data files of a user's own that travel with a job, all together.
+_MOST_BYTES = 64 << 20
+
+#: What a stopped run gets to write its last rows, before it is killed.
+_STOP_SECONDS = 60
+
+#: Between two looks at a job that is followed.
+_LOOK_SECONDS = 1.0
+
+_SWEEP, _CONFIG, _RESULTS = "sparseae.sweep", "sparseae.configuration", "sparseae.results"
+
+_LIVE = (JobStatus.PENDING, JobStatus.RUNNING)
+
+_WANTS_TOKEN = (
+    "{address}: {what}; give the cluster's token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or "
+    "~/.ray/auth_token (on the head: ray get-auth-token)"
+)
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One submission of a sweep.
+
+    Attributes:
+        name: of the job, by which the commands find it.
+        sweep: the sweep's name.
+        state: Ray's word in lower case: pending, running, succeeded, failed or stopped.
+        results: where it was told to write; empty where the cluster's own place was to be used.
+        started: seconds since 1970, or None.
+        ended: the same.
+        message: Ray's, of how it ended.
+        exit_code: of the run, once it has ended by itself.
+        configuration: a hash of the sweep's configuration.
+    """
+
+    name: str
+    sweep: str
+    state: str
+    results: str
+    started: float | None
+    ended: float | None
+    message: str
+    exit_code: int | None
+    configuration: str
+
+    @property
+    def live(self) -> bool:
+        return self.state in (status.value.lower() for status in _LIVE)
+
+
+class Jobs:
+    """The sweeps of one cluster.
+
+    Args:
+        address: ``http://HOST:8265``, of the cluster's dashboard or of a tunnel to it.
+
+    Raises:
+        RequestError: here and from every method, in one line: nobody answers, or the token is
+            missing or wrong.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = _url(address)
+        # Ray's client prefers these two to what it is given.
+        os.environ["RAY_API_SERVER_ADDRESS"] = self.address
+        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+        with self._answering():
+            self._client = JobSubmissionClient(self.address)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except AuthenticationError as error:
+            wrong = "Forbidden" in str(error)
+            what = "the token is wrong" if wrong else "it asks for a token and none was found"
+            raise RequestError(_WANTS_TOKEN.format(address=self.address, what=what)) from None
+        except (requests.exceptions.RequestException, ConnectionError) as error:
+            if isinstance(error, requests.exceptions.HTTPError):
+                reason = str(error).splitlines()[0]
+                raise RequestError(f"{self.address}: is no Ray dashboard: {reason}") from None
+            raise UnreachableError(
+                f"{self.address}: nobody answers; is the cluster up, and its tunnel "
+                "(ray dashboard cluster/FILE.yaml)?"
+            ) from None
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise RequestError(f"{self.address}: {reason}") from None
+
+    def submit(
+        self, sweep: Sweep, results: str | None = None, overwrite: bool = False
+    ) -> tuple[SweepJob, bool]:
+        """Send a sweep, unless it runs already; whether it did is the second value.
+
+        Raises:
+            RequestError: also where another configuration of the sweep runs, or the sweep needs a
+                file that is not sent.
+        """
+        configuration = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
+        digest = hashlib.sha256(configuration.encode()).hexdigest()[:16]
+        files = _own_files(sweep)
+        for _ in range(3):  # somebody may submit the same at the same moment
+            known = self.every()
+            for job in known:
+                if job.live and (job.sweep, job.results) == (sweep.name, results or ""):
+                    if job.configuration != digest or overwrite:
+                        raise RequestError(
+                            f"{sweep.name} runs as {job.name}"
+                            + ("" if overwrite else " with another configuration")
+                            + f"; first: sparseae stop {job.name}"
+                        )
+                    return job, True
+            name = _free_name(sweep.name, {job.name for job in known})
+            metadata = {_SWEEP: sweep.name, _CONFIG: digest, _RESULTS: results or ""}
+            if self._send(name, configuration, files, results, overwrite, metadata):
+                return self.find(name), False
+        raise RequestError(f"{sweep.name}: another submission is always quicker; try again")
+
+    def _send(
+        self,
+        name: str,
+        configuration: str,
+        files: list[str],
+        results: str | None,
+        overwrite: bool,
+        metadata: dict[str, str],
+    ) -> bool:
+        """Start the job; False where one of that name was there already."""
+        words = ["python", "-m", "sparseae", "run", "sweep.yaml"]
+        words += ["--results", results] if results else []
+        words += ["--overwrite"] if overwrite else []
+        with tempfile.TemporaryDirectory() as folder, self._answering():
+            _collect(Path(folder), configuration, files)
+            try:
+                self._client.submit_job(
+                    # exec: the signal that stops the job reaches the run itself.
+                    entrypoint="exec " + shlex.join(words),
+                    submission_id=name,
+                    runtime_env={
+                        "working_dir": folder,
+                        "env_vars": {
+                            "SPARSEAE_GIT_COMMIT": git_commit(),
+                            "SPARSEAE_IN_JOB": "1",
+                            "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS),
+                            "PYTHONUNBUFFERED": "1",
+                        },
+                    },
+                    metadata=metadata,
+                )
+            except RuntimeError as error:
+                if "already" in str(error):
+                    return False
+                raise
+        return True
+
+    def every(self) -> list[SweepJob]:
+        """Every submission of a sweep that the cluster remembers, the newest first."""
+        with self._answering():
+            found = [_sweep_job(details) for details in self._client.list_jobs()]
+        jobs = [job for job in found if job is not None]
+        return sorted(jobs, key=lambda job: job.started or 0.0, reverse=True)
+
+    def find(self, name: str) -> SweepJob:
+        """A job by its name, or the newest one of the sweep of that name.
+
+        Raises:
+            RequestError: also where there is none.
+        """
+        known = self.every()
+        for job in known:
+            if job.name == name:
+                return job
+        for job in known:
+            if job.sweep == name:
+                return job
+        names = [job.name for job in known]
+        hint = nearest(name, names) if names else "there is no sweep yet"
+        raise RequestError(f"no sweep {name!r} at {self.address}; {hint}")
+
+    def log(self, job: SweepJob) -> str:
+        """What the run has printed so far."""
+        with self._answering():
+            return self._client.get_job_logs(job.name)
+
+    def progress(self, job: SweepJob) -> Progress | None:
+        """How far the sweep is; None before it has begun."""
+        return Progress.last_of(self.log(job))
+
+    def stop(self, job: SweepJob) -> SweepJob:
+        """Have the run write what it has, and end; return the job as it then is."""
+        with self._answering():
+            self._client.stop_job(job.name)
+        stop = time.monotonic() + _STOP_SECONDS + 10
+        while job.live and time.monotonic() < stop:
+            time.sleep(_LOOK_SECONDS / 4)
+            job = self.find(job.name)
+        return job
+
+    def follow(self, job: SweepJob, write: Callable[[str], None]) -> SweepJob:
+        """Write what the run prints as it comes, to its end; return the job as it then is.
+
+        A connection that breaks is waited for, and what was printed meanwhile is caught up on.
+        """
+        shown, lost = 0, False
+        while True:
+            try:
+                job = self.find(job.name)
+                log = self.log(job)
+            except UnreachableError:
+                if not lost:
+                    write(f"\n{self.address}: connection lost; the job goes on; trying again\n")
+                lost = True
+                time.sleep(_LOOK_SECONDS)
+                continue
+            if lost:
+                write("connection back\n")
+                lost = False
+            write(log[shown:])
+            shown = len(log)
+            if not job.live:
+                return job
+            time.sleep(_LOOK_SECONDS)
+
+
+class UnreachableError(RequestError):
+    """Nobody answers at the cluster's address, at least for now."""
+
+
+def _url(address: str) -> str:
+    url = address if "://" in address else f"http://{address}"
+    parts = urlsplit(url)
+    try:
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise RequestError(f"--address {address!r}: must be http://HOST:8265, of the dashboard")
+    return url.rstrip("/")
+
+
+def _sweep_job(details: JobDetails) -> SweepJob | None:
+    metadata: dict[str, Any] = details.metadata or {}
+    if details.submission_id is None or _SWEEP not in metadata:
+        return None
+    return SweepJob(
+        name=details.submission_id,
+        sweep=metadata[_SWEEP],
+        state=details.status.value.lower(),
+        results=metadata.get(_RESULTS, ""),
+        started=details.start_time / 1000 if details.start_time else None,
+        ended=details.end_time / 1000 if details.end_time else None,
+        message=details.message or "",
+        exit_code=details.driver_exit_code,
+        configuration=metadata.get(_CONFIG, ""),
+    )
+
+
+def _free_name(sweep: str, taken: set[str]) -> str:
+    number = 1
+    name = sweep
+    while name in taken:
+        number += 1
+        name = f"{sweep}-{number}"
+    return name
+
+
+def _own_files(sweep: Sweep) -> list[str]:
+    """The user's own matrices that the sweep names, which travel with it.
+
+    Raises:
+        RequestError: where one lies outside this folder, or they are too large to send.
+    """
+    from sparseae import data
+
+    names = dict.fromkeys(t.dataset for t in sweep.trials() if t.dataset not in data.SOURCES)
+    total = 0
+    for name in names:
+        path = Path(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise RequestError(
+                f"space.dataset: {name!r} is not below this folder, so it cannot travel with the "
+                "sweep; name it relative to the folder that it is in"
+            )
+        total += path.stat().st_size
+    if total > _MOST_BYTES:
+        raise RequestError(
+            f"space.dataset: {', '.join(map(repr, names))}: {total >> 20} MiB are too much to send "
+            f"(at most {_MOST_BYTES >> 20}); put them on the head and run the sweep there: "
+            "ray job submit -- sparseae run ..."
+        )
+    return list(names)
+
+
+def _collect(folder: Path, configuration: str, files: list[str]) -> None:
+    """All that the run needs, in one folder: the sweep, this very code, the user's own data."""
+    import sparseae
+
+    package = Path(sparseae.__file__).parent
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(package, folder / "sparseae", ignore=ignored)
+    (folder / "sweep.yaml").write_text(configuration)
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, folder / name)

@@ -1,0 +1,236 @@
+"""Where the Tune trials of a sweep go: on CPUs, or on shares of GPUs, also of GPUs yet to come.
+
+Pure: what a cluster has is told by `sparseae.sweep.tune`, and a test may tell anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparseae.errors import RequestError
+from sparseae.sweep.config import Resources
+
+#: Of a GPU, for a Tune trial that needs no more of its memory. Four at once keep a card busy while
+#: each of them also reports and writes; more would only take turns.
+GPU_SHARE = 0.25
+
+#: What CUDA and its libraries take of a card for each process, in bytes.
+_CONTEXT_BYTES = 600 << 20
+
+#: Bytes of a card's memory, by Ray's ``accelerator_type``; the smallest that is sold so.
+_CARD_GIGABYTES = {
+    "A10G": 24, "A100": 40, "A100-40G": 40, "A100-80G": 80, "B200": 180, "GH200": 96, "H100": 80,
+    "H20": 96, "H200": 141, "K80": 12, "L4": 24, "L40S": 48, "P100": 16, "P4": 8,
+    "RTX-PRO-6000": 96, "T4": 16, "V100": 16,
+}  # fmt: skip
+_UNKNOWN_CARD_GIGABYTES = 16
+
+#: How much faster a share of a card is taken to be than a CPU worker, where both can have a piece.
+#: Assumed, not measured: it decides only which pieces CPUs take beside GPUs.
+_GPU_SPEED = 8.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a cluster, up or to come."""
+
+    cpus: float
+    gpus: float = 0.0
+    card: str | None = None  # Ray's accelerator_type
+
+    def trials(self, cpu: float, gpu: float) -> int:
+        """How many Tune trials with these resources fit at once."""
+        by_cpu = int(self.cpus / cpu)
+        return min(by_cpu, int(self.gpus / gpu)) if gpu else by_cpu
+
+    @property
+    def card_bytes(self) -> int:
+        return _CARD_GIGABYTES.get(self.card or "", _UNKNOWN_CARD_GIGABYTES) << 30
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster as it is, and what its autoscaler may add; both may be empty.
+
+    Attributes:
+        local: Ray was started by this run, on this machine alone: nothing will ever be added.
+    """
+
+    up: tuple[Node, ...]
+    to_come: tuple[Node, ...] = ()
+    local: bool = False
+
+    @property
+    def every(self) -> tuple[Node, ...]:
+        return self.up + self.to_come
+
+    @property
+    def gpus_up(self) -> float:
+        return sum(node.gpus for node in self.up)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a Tune trial asks for, and how many run at once.
+
+    Attributes:
+        cpu: CPUs of a Tune trial.
+        gpu: the least share of a GPU of a Tune trial on a GPU; 0 where none is used.
+        gpu_workers: Tune trials on GPUs at once, with those to come.
+        cpu_workers: Tune trials without a GPU at once.
+        card_bytes: memory of the smallest card.
+        waiting: GPUs are asked for and none is up.
+        fixed: the share was given, and does not follow the memory.
+    """
+
+    cpu: float
+    gpu: float
+    gpu_workers: int
+    cpu_workers: int
+    card_bytes: int = 0
+    waiting: bool = False
+    fixed: bool = False
+
+    @property
+    def workers(self) -> int:
+        """For how many at once the work is cut: a CPU beside GPUs takes what is left."""
+        return max(1, self.gpu_workers or self.cpu_workers)
+
+    def request(self, memory: int, on_gpu: bool) -> dict[str, float]:
+        """What a Tune trial asks Ray for.
+
+        Args:
+            memory: bytes that it needs at its peak.
+            on_gpu: whether it goes on a GPU.
+        """
+        if not on_gpu:
+            return {"CPU": self.cpu}
+        return {"CPU": self.cpu, "GPU": self.gpu if self.fixed else self.share(memory)}
+
+    def share(self, memory: int) -> float:
+        """Of a card: as many Tune trials share it as its memory holds, at most 1 / GPU_SHARE."""
+        needed = (memory + _CONTEXT_BYTES) / self.card_bytes
+        return next((1 / n for n in range(round(1 / self.gpu), 1, -1) if needed <= 1 / n), 1.0)
+
+
+def place(wanted: Resources, cluster: Cluster) -> Placement:
+    """Decide where Tune trials go.
+
+    ``gpu: auto`` uses GPUs where the cluster has some or its autoscaler may add some, and beside
+    them the CPUs of machines that are up and have no GPU. A number uses GPUs alone, and waits for
+    them on a cluster that has none yet. 0 uses none.
+
+    Raises:
+        RequestError: where no machine, up or to come, can ever take a Tune trial.
+    """
+    cpu = wanted.cpu
+    largest = max((node.cpus for node in cluster.every), default=0.0)
+    place_word = "this machine" if cluster.local else "the largest machine"
+    if cpu > largest:
+        raise RequestError(f"resources.cpu: {cpu:g} asked for, {place_word} has {largest:g}")
+    with_gpu = [node for node in cluster.every if node.gpus]
+    if wanted.gpu == 0 or (wanted.gpu == "auto" and not with_gpu):
+        workers = sum(node.trials(cpu, 0) for node in cluster.up)
+        later = sum(node.trials(cpu, 0) for node in cluster.to_come)
+        return Placement(cpu, 0.0, 0, max(1, workers or later))
+    fixed = wanted.gpu != "auto"
+    gpu = float(wanted.gpu) if fixed else GPU_SHARE
+    if gpu > 1 and gpu != int(gpu):
+        raise RequestError(f"resources.gpu: {gpu:g}: above 1 it must be a whole number")
+    if with_gpu and gpu > max(node.gpus for node in with_gpu):
+        most = max(node.gpus for node in with_gpu)
+        raise RequestError(f"resources.gpu: {gpu:g} asked for, {place_word} has {most:g}")
+    if not with_gpu and cluster.local:
+        raise RequestError(f"resources.gpu: {gpu:g} asked for, this machine has none")
+    return Placement(
+        cpu=cpu,
+        gpu=gpu,
+        gpu_workers=max(1, sum(node.trials(cpu, gpu) for node in with_gpu)),
+        cpu_workers=0
+        if fixed
+        else sum(node.trials(cpu, 0) for node in cluster.up if not node.gpus),
+        card_bytes=min((node.card_bytes for node in with_gpu), default=0),
+        waiting=not cluster.gpus_up,
+        fixed=fixed,
+    )
+
+
+class Dispatch:
+    """Hands out pieces: GPUs take the longest that are left, CPUs beside them the shortest.
+
+    A CPU takes a piece only if it will be done with it before the GPUs are with all the others, so
+    that the sweep never waits for a CPU.
+
+    Args:
+        costs: work of each piece, the longest first, in any unit.
+        placement: what runs at once.
+    """
+
+    def __init__(self, costs: Sequence[float], placement: Placement) -> None:
+        self._costs = costs
+        self._placement = placement
+        self._front, self._back = 0, len(costs)
+        self._running: dict[int, bool] = {}  # piece to whether it is on a GPU
+        self._waiting_cost = float(sum(costs))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every piece was handed out."""
+        return self._front == self._back
+
+    def next(self) -> tuple[int, bool] | None:
+        """A piece and whether it goes on a GPU; None: ask again when one is done."""
+        p = self._placement
+        if not p.gpu_workers:
+            return self._take(self._front, on_gpu=False)
+        if not p.cpu_workers:
+            return self._take(self._front, on_gpu=True)
+        on_gpu = sum(self._running.values())
+        if on_gpu < p.gpu_workers:
+            return self._take(self._front, on_gpu=True)
+        shortest = self._costs[self._back - 1]
+        rest = (self._waiting_cost - shortest) / (p.gpu_workers * _GPU_SPEED)
+        if len(self._running) - on_gpu < p.cpu_workers and shortest <= rest:
+            return self._take(self._back - 1, on_gpu=False)
+        return None
+
+    def done(self, piece: int) -> None:
+        """A piece has ended, well or not."""
+        self._running.pop(piece, None)
+
+    def _take(self, piece: int, on_gpu: bool) -> tuple[int, bool]:
+        if piece == self._front:
+            self._front += 1
+        else:
+            self._back -= 1
+        self._running[piece] = on_gpu
+        self._waiting_cost -= self._costs[piece]
+        return piece, on_gpu
+
+
+def describe(placement: Placement, cluster: Cluster) -> str:
+    """Where Tune trials go, for people."""
+    p = placement
+    if not p.gpu_workers:
+        return f"{p.cpu_workers:,} at once on CPUs, {p.cpu:g} each"
+    gpus = sum(node.gpus for node in cluster.every)
+    up = f"{cluster.gpus_up:g} of {gpus:g} GPUs up" if cluster.to_come else f"{gpus:g} GPUs"
+    text = f"{p.gpu_workers:,} at once on {up}, a share of {p.gpu:.2g} each"
+    if not gpus:
+        text = f"none yet: they wait for a GPU, a share of {p.gpu:.2g} each"
+    return text + (f"; beside them {p.cpu_workers:,} on CPUs" if p.cpu_workers else "")
+
+
+def nodes_of(groups: Sequence[tuple[Mapping[str, float], int]]) -> tuple[Node, ...]:
+    """Machines by their Ray resources, each kind so many times."""
+    kind = "accelerator_type:"
+    return tuple(
+        Node(
+            resources.get("CPU", 0.0),
+            resources.get("GPU", 0.0),
+            next((key.removeprefix(kind) for key in resources if key.startswith(kind)), None),
+        )
+        for resources, count in groups
+        for _ in range(count)
+    )

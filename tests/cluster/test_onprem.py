@@ -1,0 +1,217 @@
+"""From `ray up cluster/onprem.yaml` to verdicts and back, on machines with addresses of their own.
+
+Real: sshd, the cluster launcher, the token, the tunnel, the job API, a machine whose plug is
+pulled. Not real: setup, which would install the same packages for minutes; each machine finds them
+installed, as at a second `ray up`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sparseae.results import load
+from tests.cluster import machines as m
+from tests.conftest import REPOSITORY
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(m.missing() is not None, reason=f"no machines here: {m.missing()}"),
+]
+
+VENV = REPOSITORY / ".venv"
+PORT = 8265
+YAML = "/srv/onprem.yaml"
+ADDRESS = f"http://127.0.0.1:{PORT}"
+
+SWEEP = """
+name: far
+space:
+  model: [dae, cae]
+  activation: [relu]
+  sigma2: [0, 0.25, 1.0]
+  dataset: [digits]
+  seed: [0, 1]
+training: {epochs: EPOCHS, hidden_units: 64, samples: 1000}
+checkpoint_every: 50
+"""
+
+
+def until(condition, timeout: float = 90.0, every: float = 0.3):
+    """What the condition returns once that is true."""
+    stop = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < stop, "waited for nothing"
+        time.sleep(every)
+    return value
+
+
+@dataclass
+class Site:
+    """Three machines: a laptop, from which all is done, and the cluster's two."""
+
+    shared: Path  # /srv of every machine
+    laptop: m.Machine
+    head: m.Machine
+    worker: m.Machine
+
+    def do(self, command: str, timeout: float = 120) -> subprocess.CompletedProcess:
+        """A shell command on the laptop, in the repository, as the docs have it."""
+        setup = f"cd {REPOSITORY}; export PATH={VENV}/bin:$PATH; "
+        return self.laptop.run("bash", "-c", setup + command, timeout=timeout)
+
+    def begin(self, command: str) -> subprocess.Popen:
+        setup = f"cd {REPOSITORY}; export PATH={VENV}/bin:$PATH; exec "
+        return subprocess.Popen(
+            self.laptop.command("bash", "-c", setup + command),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def sweep(self, epochs: int) -> str:
+        (self.shared / f"{epochs}.yaml").write_text(SWEEP.replace("EPOCHS", str(epochs)))
+        return f"/srv/{epochs}.yaml"
+
+    def tunnel(self) -> subprocess.Popen:
+        """`ray dashboard`, once its port answers."""
+        tunnel = self.begin(f"ray dashboard {YAML}")
+        until(
+            lambda: self.laptop.run("bash", "-c", f": < /dev/tcp/127.0.0.1/{PORT}").returncode == 0
+        )
+        return tunnel
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    with m.machines(folder, ["laptop", "head", "worker"]) as made:
+        site = Site(folder / "shared", made["laptop"], made["head"], made["worker"])
+        addresses = {
+            "192.0.2.10": site.head.address,
+            "192.0.2.11, 192.0.2.12": site.worker.address,
+            "/shared/sparseae": "/srv/results",
+            "ssh_user: ubuntu": "ssh_user: root",
+        }
+        text = (REPOSITORY / "cluster" / "onprem.yaml").read_text()
+        for ours, theirs in addresses.items():
+            assert ours in text
+            text = text.replace(ours, theirs)
+        (folder / "shared" / "onprem.yaml").write_text(text)
+        shutil.copy(REPOSITORY / "constraints.txt", VENV / "installed")
+        for machine in (site.head, site.worker):
+            (machine.home / "sparseae").mkdir()
+            (machine.home / "sparseae" / ".venv").symlink_to(VENV)
+        assert site.do("ray get-auth-token --generate").returncode == 0
+        up = site.do(f"ray up --yes {YAML}", timeout=240)
+        assert up.returncode == 0, up.stdout[-3000:] + up.stderr[-3000:]
+        yield site
+
+
+@pytest.fixture(scope="module")
+def tunnel(site):
+    tunnel = site.tunnel()
+    yield tunnel
+    tunnel.terminate()
+    tunnel.wait()
+
+
+def test_nobody_there_is_one_line(site):
+    done = site.do("sparseae status --address http://127.0.0.1:9")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "nobody answers" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("HOME=/nowhere", "asks for a token and none was found"),
+        ("RAY_AUTH_MODE=disabled", "asks for a token and none was found"),
+        ("RAY_AUTH_TOKEN=wrong", "the token is wrong"),
+    ],
+)
+def test_without_the_token_nothing_is_told(site, tunnel, how, says):
+    done = site.do(f"env {how} sparseae status --address {ADDRESS}")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_judged(site, tunnel):
+    config = site.sweep(1500)
+    follower = site.begin(f"sparseae submit {config} --address {ADDRESS} --follow")
+
+    # It runs, on both machines, and says how far it is.
+    line = re.compile(r"far: running, (\d+)/12 trials, ([\d,]+)/18,012 epochs")
+
+    def epochs() -> int:
+        said = line.search(site.do(f"sparseae status far --address {ADDRESS}").stdout)
+        return int(said[2].replace(",", "")) if said else 0
+
+    until(lambda: epochs() > 100)
+    listed = site.do(f"sparseae status --address {ADDRESS}")
+    assert re.search(r"far\s+running\s+\d+/12", listed.stdout)
+
+    # Submitted once more, it is the same job; with another configuration it is refused.
+    again = site.do(f"sparseae submit {config} --address {ADDRESS}")
+    assert again.stdout == "far: runs already\n"
+    other = site.do(f"sparseae submit {site.sweep(1600)} --address {ADDRESS}")
+    assert other.returncode == 2
+    assert "sparseae stop far" in other.stderr
+
+    # The connection breaks under --follow, and comes back.
+    tunnel.terminate()
+    tunnel.wait()
+    site.do("pkill -x ssh")  # the laptop's own, the only one in its process namespace
+    time.sleep(2)
+    second = site.tunnel()
+
+    # Stopped: what it has is written. Submitted again: it goes on from there.
+    stopped = site.do(f"sparseae stop far --address {ADDRESS}")
+    assert stopped.stdout.startswith("far: stopped"), stopped
+    said, _ = follower.communicate(timeout=60)
+    assert "connection lost" in said
+    assert "connection back" in said
+    assert follower.returncode != 0
+    before = load(site.shared / "results" / "far")
+    resumed = site.begin(f"sparseae submit {config} --address {ADDRESS} --follow")
+    until(lambda: epochs() > len(before))
+
+    # The plug of the worker is pulled.
+    site.worker.kill()
+    said, _ = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, said
+    assert "far-2: succeeded" in said
+    frame = load(site.shared / "results" / "far")
+    assert len(frame) == 12 * 1501
+    assert not frame.duplicated(["trial_id", "epoch"]).any()
+    kept = before.merge(frame, on=["trial_id", "epoch"])
+    assert len(kept) == len(before)
+    assert (kept["loss_x"] == kept["loss_y"]).all()
+
+    listed = site.do(f"sparseae status --address {ADDRESS}").stdout
+    assert re.search(r"far-2\s+succeeded\s+12/12\s+18,012/18,012\s+100%", listed), listed
+    log = site.do(f"sparseae logs far-2 --address {ADDRESS}").stdout
+    assert "goes on" not in log
+    assert "results: /srv/results/far" in log
+
+    fetched = site.do(
+        f"rsync -a -e 'ssh -o StrictHostKeyChecking=no' "
+        f"{site.head.address}:/srv/results/far /home/ && sparseae analyze /home/far --json"
+    )
+    assert json.loads(fetched.stdout)["verdicts"]
+    second.terminate()
+    second.wait()
+
+
+def test_ray_down_leaves_nothing_running(site):
+    down = site.do(f"ray down --yes {YAML}", timeout=120)
+    assert down.returncode == 0
+    assert "raylet" not in site.head.run("ps", "ax").stdout

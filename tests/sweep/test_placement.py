@@ -1,0 +1,116 @@
+"""Where Tune trials go, on clusters of any kind, told and real."""
+
+import pytest
+
+from sparseae.errors import RequestError
+from sparseae.sweep.config import Resources
+from sparseae.sweep.placement import Cluster, Dispatch, Node, describe, nodes_of, place
+
+HEAD = Node(0)
+CPU_NODE = Node(8)
+GPU_NODE = Node(4, 1, "A10G")
+GIGABYTE = 1 << 30
+
+
+def test_without_a_gpu_auto_uses_the_cpus():
+    placement = place(Resources(), Cluster((CPU_NODE, CPU_NODE)))
+    assert (placement.gpu_workers, placement.cpu_workers, placement.workers) == (0, 16, 16)
+    assert placement.request(GIGABYTE, on_gpu=False) == {"CPU": 1}
+
+
+def test_cpus_are_counted_by_machine():
+    assert place(Resources(cpu=3), Cluster((Node(8), Node(4)))).cpu_workers == 2 + 1
+
+
+def test_auto_asks_for_gpus_that_the_autoscaler_may_start():
+    placement = place(Resources(), Cluster((HEAD,), (GPU_NODE,) * 8))
+    assert placement.waiting
+    assert placement.gpu_workers == 32
+    assert placement.cpu_workers == 0
+    assert placement.request(GIGABYTE, on_gpu=True) == {"CPU": 1, "GPU": 0.25}
+
+
+def test_a_gpu_that_was_asked_for_is_waited_for():
+    cluster = Cluster((CPU_NODE,))
+    placement = place(Resources(gpu=0.5), cluster)
+    assert placement.waiting
+    assert placement.cpu_workers == 0
+    assert "wait for a GPU" in describe(placement, cluster)
+
+
+def test_on_one_machine_without_a_gpu_there_is_nothing_to_wait_for():
+    with pytest.raises(
+        RequestError, match=r"resources\.gpu: 0\.5 asked for, this machine has none"
+    ):
+        place(Resources(gpu=0.5), Cluster((CPU_NODE,), local=True))
+
+
+def test_a_mixed_cluster_uses_both_and_0_gpus_uses_every_cpu():
+    mixed = Cluster((CPU_NODE, GPU_NODE))
+    both = place(Resources(), mixed)
+    assert (both.gpu_workers, both.cpu_workers) == (4, 8)
+    assert place(Resources(gpu=0), mixed).cpu_workers == 12
+    assert "beside them 8 on CPUs" in describe(both, mixed)
+
+
+@pytest.mark.parametrize(
+    ("card", "gigabytes", "share"),
+    [("A10G", 1, 1 / 4), ("A10G", 7, 1 / 3), ("A10G", 10, 1 / 2), ("A10G", 20, 1), ("T4", 7, 1 / 2),
+     ("H100", 10, 1 / 4), ("A10G", 200, 1), ("of next year", 5, 1 / 2)],
+)  # fmt: skip
+def test_a_share_follows_the_memory(card, gigabytes, share):
+    placement = place(Resources(), Cluster((Node(8, 1, card),)))
+    assert placement.request(gigabytes * GIGABYTE, on_gpu=True)["GPU"] == share
+
+
+def test_a_share_that_was_given_stays():
+    placement = place(Resources(gpu=0.1), Cluster((GPU_NODE,)))
+    assert placement.request(20 * GIGABYTE, on_gpu=True)["GPU"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (Resources(cpu=9), r"resources\.cpu: 9 asked for, the largest machine has 8"),
+        (Resources(gpu=2), r"resources\.gpu: 2 asked for, the largest machine has 1"),
+        (Resources(gpu=1.5), r"resources\.gpu: 1\.5: above 1 it must be a whole number"),
+    ],
+)
+def test_what_no_machine_can_ever_give_is_refused(wanted, says):
+    with pytest.raises(RequestError, match=says):
+        place(wanted, Cluster((CPU_NODE, GPU_NODE)))
+
+
+def test_nodes_are_read_from_ray_s_resources():
+    resources = {"CPU": 4.0, "GPU": 1.0, "accelerator_type:A10G": 1.0, "memory": 1e9}
+    assert nodes_of([(resources, 2), ({"memory": 1.0}, 1)]) == (GPU_NODE, GPU_NODE, Node(0))
+
+
+def test_gpus_take_the_longest_and_cpus_what_they_finish_in_time():
+    costs = [10.0] * 10 + [1.0] * 20
+    placement = place(Resources(), Cluster((Node(2), Node(1, 1))))
+    dispatch = Dispatch(costs, placement)
+    assert [dispatch.next() for _ in range(4)] == [(0, True), (29, False), (28, False), None]
+    dispatch.done(28)
+    assert dispatch.next() == (27, False)
+    dispatch.done(0)
+    assert dispatch.next() == (1, True)
+    taken = {0: True, 1: True, 27: False, 28: False, 29: False}
+    dispatch.done(29)
+    dispatch.done(27)
+    while not dispatch.finished:
+        for piece in [p for p in (dispatch.next() for _ in range(3)) if p]:
+            taken[piece[0]] = piece[1]
+        for piece in taken:
+            dispatch.done(piece)
+    assert sorted(taken) == list(range(30))
+    assert taken[9]
+    assert any(not on_gpu for on_gpu in taken.values())
+
+
+def test_a_cpu_does_not_hold_up_the_end():
+    dispatch = Dispatch([10.0, 10.0], place(Resources(), Cluster((Node(8), Node(1, 1)))))
+    assert dispatch.next() == (0, True)
+    assert dispatch.next() is None
+    dispatch.done(0)
+    assert dispatch.next() == (1, True)
