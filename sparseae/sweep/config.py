@@ -203,6 +203,8 @@ class Sweep(_Strict):
     checkpoint_every: Literal["auto"] | Annotated[Whole, Field(ge=1)] = "auto"
     #: How often a Tune trial that crashed is tried again.
     max_failures: Annotated[Whole, Field(ge=0)] = 3
+    #: Trackers that hear of every epoch (`sparseae.sweep.watching`).
+    watch: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
 
     @classmethod
     def load(
@@ -238,7 +240,14 @@ class Sweep(_Strict):
         defaults = {k: getattr(Training(), k) for k in TRAINING_TYPES}
         plain = {
             key: raw[key]
-            for key in ("resources", "keep_weights", "theory", "checkpoint_every", "max_failures")
+            for key in (
+                "resources",
+                "keep_weights",
+                "theory",
+                "checkpoint_every",
+                "max_failures",
+                "watch",
+            )
             if raw.get(key) is not None
         }
         _require_known(

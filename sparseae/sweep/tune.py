@@ -40,6 +40,7 @@ from sparseae.sweep.placement import Cluster, Dispatch, Placement, nodes_of, pla
 from sparseae.sweep.plan import StackPlan, memory
 from sparseae.sweep.routines import Choices, routine_of
 from sparseae.sweep.runner import CHECKPOINTS, DataKey, Job, Recorder, Task, data_key
+from sparseae.sweep.watching import Metrics, trackers
 from sparseae.trial import AXES
 
 #: Machines of a kind that an autoscaler may start without bound: more than a sweep fills.
@@ -273,11 +274,12 @@ def _config(task: Task, sweep: Sweep) -> dict[str, Any]:
 
 def execute(job: Job, address: str | None) -> None:
     """Train the tasks of a job on a Ray cluster, or on this machine where none is named."""
+    watching = trackers(job.sweep)
     started = not ray.is_initialized()
     if started:
         _connect(address)
     try:
-        _fit(job, address)
+        _fit(job, address, watching)
     finally:
         if started:
             ray.shutdown()
@@ -323,7 +325,7 @@ def _cluster(address: str | None) -> Cluster:
     return Cluster(nodes_of(up), nodes_of(groups), local)
 
 
-def _fit(job: Job, address: str | None) -> None:
+def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
     sweep = job.sweep
     placement = place(sweep.resources, _cluster(address))
     tasks = job.tasks(placement.workers)
@@ -357,7 +359,7 @@ def _fit(job: Job, address: str | None) -> None:
             storage_path=job.location.path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            callbacks=[_Reports(tasks, job.recorder)],
+            callbacks=[_Reports(tasks, job.recorder), Metrics(sweep.name, tasks), *watching],
             verbose=0,
         ),
     )

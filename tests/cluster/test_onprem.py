@@ -152,7 +152,9 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
     line = re.compile(r"far: running, (\d+)/12 trials, ([\d,]+)/18,012 epochs")
 
     def epochs() -> int:
-        said = line.search(site.do(f"sparseae status far --address {ADDRESS}").stdout)
+        status = site.do(f"sparseae status far --address {ADDRESS}")
+        print(status.stdout, status.stderr)
+        said = line.search(status.stdout)
         return int(said[2].replace(",", "")) if said else 0
 
     until(lambda: epochs() > 100)

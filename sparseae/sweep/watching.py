@@ -1,0 +1,118 @@
+"""Watching a sweep from elsewhere: Ray's metrics always, other trackers where they are named.
+
+Ray's metrics reach Prometheus and Grafana (https://docs.ray.io: "Collecting metrics"):
+
+    sparseae_activation_fraction, sparseae_dead_units
+        means over the members of a Tune trial at their last epoch; labels sweep, model, activation,
+        constraint, dataset
+    sparseae_trials_finished_total, sparseae_epochs_total, sparseae_samples_total
+        labels sweep, model, activation, constraint, dataset; samples a second are
+        rate(sparseae_samples_total[1m])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from ray.tune.callback import Callback
+from ray.tune.experiment import Trial as TuneTrial
+from ray.util.metrics import Counter, Gauge
+
+from sparseae.errors import RequestError
+from sparseae.sweep.config import Sweep
+
+if TYPE_CHECKING:
+    from sparseae.sweep.runner import Task
+
+_TAGS = ("sweep", "model", "activation", "constraint", "dataset")
+
+#: Of what a Tune trial reports, what is not for a tracker.
+_INTERNAL = ["rows", "units", "members"]
+
+
+class Metrics(Callback):
+    """Feeds Ray's metrics from what Tune hears."""
+
+    def __init__(self, sweep: str, tasks: Sequence[Task]) -> None:
+        self._sweep = sweep
+        self._tasks = tasks
+        self._active = Gauge("sparseae_activation_fraction", "Of the members, their mean", _TAGS)
+        self._dead = Gauge("sparseae_dead_units", "Of the members, their mean", _TAGS)
+        self._finished = Counter("sparseae_trials_finished", "Trials that have ended well", _TAGS)
+        self._epochs = Counter("sparseae_epochs", "Epochs trained", _TAGS)
+        self._samples = Counter("sparseae_samples", "Samples trained on", _TAGS)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks to restore an experiment by itself; we do not
+
+    def _of(self, trial: TuneTrial) -> tuple[Task, dict[str, str]]:
+        task = self._tasks[trial.config["piece"]]
+        first = task.trials[0]
+        tags = {name: str(getattr(first, name)) for name in _TAGS[1:]}
+        return task, {"sweep": self._sweep, **tags}
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: TuneTrial, result: dict, **info: Any
+    ) -> None:
+        _, tags = self._of(trial)
+        if (active := result.get("activation_fraction")) is not None and active == active:
+            self._active.set(active, tags)
+            self._dead.set(result["dead_units"], tags)
+        trained = [row for row in result["rows"] if row["epoch"] > 0]
+        if trained:
+            self._epochs.inc(len(trained), tags)
+            self._samples.inc(sum(row["samples"] for row in trained), tags)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list, trial: TuneTrial, **info: Any
+    ) -> None:
+        task, tags = self._of(trial)
+        self._finished.inc(len(task.trials), tags)
+
+
+def trackers(sweep: Sweep) -> list[Callback]:
+    """Tune's own integrations that the configuration names under ``watch``.
+
+    Raises:
+        RequestError: where one of them is not installed.
+    """
+    return [_TRACKERS[name](sweep) for name in sweep.watch]
+
+
+def _tensorboard(sweep: Sweep) -> Callback:
+    from ray.tune.logger import TBXLoggerCallback
+
+    return TBXLoggerCallback()
+
+
+def _mlflow(sweep: Sweep) -> Callback:
+    _require("mlflow")
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+    # Where it is follows MLFLOW_TRACKING_URI, as everywhere with MLflow.
+    return MLflowLoggerCallback(experiment_name=sweep.name)
+
+
+def _wandb(sweep: Sweep) -> Callback:
+    _require("wandb")
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    # The key follows WANDB_API_KEY or `wandb login`: it is in no configuration.
+    return WandbLoggerCallback(project=sweep.name, excludes=_INTERNAL)
+
+
+def _require(package: str) -> None:
+    if find_spec(package) is None:
+        raise RequestError(
+            f"watch: {package} is not installed where the sweep runs: "
+            f"pip install 'sparseae[{package}]'"
+        )
+
+
+_TRACKERS: dict[str, Callable[[Sweep], Callback]] = {
+    "tensorboard": _tensorboard,
+    "mlflow": _mlflow,
+    "wandb": _wandb,
+}
