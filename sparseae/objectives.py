@@ -142,6 +142,14 @@ class Pass(Network):
         else:
             V.baddbmm_(self.A.mT, self.X, beta=momentum)
 
+    def add_squares(self, total: Tensor) -> None:
+        """Add the sum of squares of each member's dy to ``total`` (G, 1, 1)."""
+        if self.single is not None:
+            total.baddbmm_(self.dy, self.dy.mT)
+        else:  # a GPU has few threads for a product with one row and one column
+            norm = torch.linalg.vector_norm(self.dy, dim=-1, keepdim=True)
+            total.addcmul_(norm, norm)
+
 
 @dataclass(frozen=True)
 class Moments:

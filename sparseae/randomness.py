@@ -17,8 +17,13 @@ def generator(
     seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu"
 ) -> torch.Generator:
     """A generator on ``device`` whose stream belongs to (seed, purpose, epoch)."""
+    return torch.Generator(device).manual_seed(stream_seed(seed, purpose, epoch))
+
+
+def stream_seed(seed: int, purpose: str, epoch: int = 0) -> int:
+    """What seeds the generator of (seed, purpose, epoch)."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def initial_weights(seed: int, hidden_units: int, inputs: int) -> Tensor:

@@ -21,6 +21,7 @@ from sparseae.coefficients import PerMember
 from sparseae.constraints import CONSTRAINTS, row_norms
 from sparseae.gemm import TORCH
 from sparseae.objectives import OBJECTIVES, Coefficients, Moments, Network, Pass
+from sparseae.program import Program
 from sparseae.trial import STACKABLE, Trial
 
 #: Noise for this many bytes is drawn at once and shared by the members with the same seed.
@@ -71,11 +72,9 @@ class _Group:
         self.momentum = stack.momentum[members].unsqueeze(1)
         self.error = stack.error[members]
         rows = [stack.seeds.index(trial.seed) for trial in trials]
-        #: Where the members' seeds stand among the stack's: a view for one member.
-        self.seed_rows: slice | Tensor = (
-            slice(rows[0], rows[0] + 1)
-            if len(rows) == 1
-            else torch.tensor(rows, device=stack.device)
+        #: Where the members' seeds stand among the stack's; a number where they have one seed.
+        self._seed_rows: int | Tensor = (
+            rows[0] if len(set(rows)) == 1 else torch.tensor(rows, device=stack.device)
         )
 
         def coefficient(values: list[float]) -> PerMember:
@@ -88,6 +87,12 @@ class _Group:
         self.weight_decay = coefficient([t.weight_decay for t in training])
         self._passes: dict[int, Pass] = {}
         self._stack = stack
+
+    def of_members(self, x: Tensor) -> Tensor:
+        """Of x (seeds, ...) each member's, (G, ...); where they share it no copy is made."""
+        if isinstance(self._seed_rows, int):
+            return x[self._seed_rows].expand(self.W.shape[0], *x.shape[1:])
+        return x.index_select(0, self._seed_rows)
 
     def buffers(self, batch: int) -> Pass:
         """The step's buffers for minibatches of this size (the last of an epoch may be short)."""
@@ -161,6 +166,18 @@ class Stack:
         ]
         for group in self._groups:
             self.constraint.project(group.W, group.max_norm)
+        self._program = self._batched() if together > 1 or self.device.type == "cuda" else None
+
+    def _batched(self) -> Program:
+        """The epochs of the one group that holds all members."""
+        (group,) = self._groups
+        t, draws = self.training, self.training.corruptions if self.objective.stochastic else 0
+
+        def step(x: Tensor, eps: Tensor | None) -> None:
+            noise = None if eps is None else group.of_members(eps)
+            self._step(group, group.of_members(x), noise)
+
+        return Program(self.x, self.seeds, t.batch_size, draws, step)
 
     @property
     def device_name(self) -> str:
@@ -181,16 +198,25 @@ class Stack:
     @torch.inference_mode()
     def train_epoch(self, epoch: int) -> None:
         """Train every member that has not diverged for one epoch; ``epoch`` counts from 1."""
-        active = [g for g in self._groups if not self.diverged[g.members].all()]
+        if self.diverged.all():
+            return
         self.error.zero_()
+        if self._program is not None:
+            self._program.run(epoch)
+        else:
+            self._train_apart(epoch)
+        finite = [t.isfinite().flatten(1).all(1) for t in (self.W, self.b, self.error)]
+        self.diverged |= ~torch.stack(finite).all(0).cpu()
+
+    def _train_apart(self, epoch: int) -> None:
+        """Train one group after the other, each through a run of steps."""
+        active = [g for g in self._groups if not self.diverged[g.members].all()]
         for x, eps in self._minibatches(epoch):
             # (steps, seeds, batch, inputs): each group does all steps while they are in the cache.
             for group in active:
                 for step in range(x.shape[0]):
-                    noise = None if eps is None else eps[step][group.seed_rows]
-                    self._step(group, x[step][group.seed_rows], noise)
-        finite = [t.isfinite().flatten(1).all(1) for t in (self.W, self.b, self.error)]
-        self.diverged |= ~torch.stack(finite).all(0).cpu()
+                    noise = None if eps is None else group.of_members(eps[step])
+                    self._step(group, group.of_members(x[step]), noise)
 
     def _minibatches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Runs of steps: x (steps, seeds, B, n) and eps (steps, seeds, K, B, n)."""
@@ -238,7 +264,7 @@ class Stack:
             torch.add(db, group.vb, alpha=self.training.momentum, out=group.vb)
         group.learning_rate.add_to(group.parameters, group.momentum, sign=-1)
         self.constraint.project(group.W, group.max_norm)
-        group.error.baddbmm_(p.dy, p.dy.mT)
+        p.add_squares(group.error)
 
     @torch.inference_mode()
     def measure(self) -> Measurement:

@@ -1,0 +1,142 @@
+"""An epoch of a batched stack as one program, and on a GPU as a CUDA graph.
+
+All that a step depends on lies in tensors on the device: the order of the samples, the counter that
+says where in it the step stands, the streams of noise. So a step is the same list of kernels every
+time. On a GPU the first step of a stack runs as it is, which also warms up the libraries; then the
+step is captured, which executes nothing, and the graph is replayed for every further one. The
+weights and the random streams are those of an epoch without a graph. A short last minibatch runs
+as it is. Nothing waits for the device within an epoch.
+
+On a CPU the same steps run without a graph; that is how they are tested.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from sparseae import randomness
+
+
+class Program:
+    """The epochs of a stack whose members all step at once.
+
+    Args:
+        x: the prepared data, (N, n), on the device where the stack trains.
+        seeds: the seeds of the members, each once.
+        batch: samples of a minibatch, B.
+        draws: corruptions of each sample, K; 0 where the model has no noise.
+        step: updates the weights in place on x (seeds, B, n) and eps (seeds, K, B, n) or None.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        seeds: list[int],
+        batch: int,
+        draws: int,
+        step: Callable[[Tensor, Tensor | None], None],
+    ) -> None:
+        self._x, self._seeds, self._update = x, seeds, step
+        self._batch, self._draws = batch, draws
+        samples = x.shape[0]
+        self._order = torch.zeros(len(seeds), samples, dtype=torch.int64, device=x.device)
+        self._position = torch.zeros(1, dtype=torch.int64, device=x.device)
+        self._offsets = torch.arange(min(batch, samples), device=x.device)
+        self._streams = [torch.Generator(x.device) for _ in seeds] if draws else []
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._may_capture = x.is_cuda
+
+    def run(self, epoch: int) -> None:
+        """Do the steps of an epoch; ``epoch`` counts from 1."""
+        samples = self._x.shape[0]
+        orders = [randomness.minibatch_order(seed, epoch, samples) for seed in self._seeds]
+        self._order.copy_(torch.stack(orders))
+        self._position.zero_()
+        for seed, stream in zip(self._seeds, self._streams, strict=False):
+            stream.manual_seed(randomness.stream_seed(seed, "noise", epoch))
+        with _side_stream(self._x.device):
+            for _ in range(samples // self._batch):
+                self._full_step()
+            if rest := samples % self._batch:
+                self._step(rest)
+
+    def _full_step(self) -> None:
+        if self._graph is not None:
+            self._graph.replay()
+            return
+        self._step(self._batch)
+        if self._may_capture:
+            self._graph = self._captured()
+            self._may_capture = False
+
+    def _step(self, size: int) -> None:
+        """The step of the next ``size`` samples."""
+        rows = self._order.index_select(1, self._offsets[:size] + self._position)
+        x = self._x.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        eps = None
+        if self._draws:
+            eps = x.new_empty(len(self._seeds), self._draws, size, x.shape[-1])
+            for stream, noise in zip(self._streams, eps, strict=True):
+                noise.normal_(generator=stream)
+        self._update(x, eps)
+        self._position.add_(size)
+
+    def _captured(self) -> torch.cuda.CUDAGraph | None:
+        """A graph of the step of a full minibatch, or None where it cannot be captured."""
+        states = [stream.get_state() for stream in self._streams]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            for stream in self._streams:
+                graph.register_generator_state(stream)
+            # Only this thread's calls can spoil the capture: a worker has others.
+            with torch.cuda.graph(
+                graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"
+            ):
+                self._step(self._batch)
+        except RuntimeError as error:
+            _warn(str(error).splitlines()[0])
+            # A stream that was in a capture which broke off may refuse to draw.
+            self._streams = [torch.Generator(self._x.device) for _ in states]
+            for stream, state in zip(self._streams, states, strict=True):
+                stream.set_state(state)
+            return None
+        return graph
+
+
+def _side_stream(device: torch.device) -> AbstractContextManager:
+    """Work on a stream that a capture may take, in order with what comes before and after."""
+    return _SideStream(_stream(device)) if device.type == "cuda" else nullcontext()
+
+
+class _SideStream(AbstractContextManager):
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self._stream = stream
+        self._outer = torch.cuda.current_stream(stream.device)
+        self._context = torch.cuda.stream(stream)
+
+    def __enter__(self) -> None:
+        self._stream.wait_stream(self._outer)
+        self._context.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._context.__exit__(*error)
+        self._outer.wait_stream(self._stream)
+
+
+@lru_cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all stacks of a process: each stream costs a workspace of the GEMMs."""
+    return torch.cuda.Stream(device)
+
+
+@lru_cache(maxsize=1)
+def _warn(reason: str) -> None:
+    logging.getLogger(__name__).warning(
+        "a step could not be captured as a CUDA graph and runs kernel by kernel: %s", reason
+    )

@@ -1,0 +1,213 @@
+"""A batched stack's epoch: the program of a GPU on CPU tensors, and a fake of the graph API.
+
+No GPU was at hand. `FakeGraph` records every operator of a step with the tensors that it ran on, as
+a CUDA graph records kernels and addresses, and runs those again: a number that Python changed from
+step to step would be seen. It cannot show that CUDA accepts the capture.
+"""
+
+import dataclasses
+import logging
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from sparseae import program as program_module
+from sparseae import stack as stack_module
+from sparseae.objectives import OBJECTIVES
+from sparseae.stack import Stack
+from tests.test_stack import data, trials
+
+
+@pytest.fixture(autouse=True)
+def batched(monkeypatch):
+    """All members step at once, as on a GPU."""
+    monkeypatch.setattr(stack_module, "_members_together", lambda device, size: size)
+
+
+def trained(members, x, epochs=3, program=None) -> Stack:
+    stack = Stack(members, x)
+    # A stack of one steps apart on a CPU; on a GPU it is a program too.
+    stack._program = stack._batched()
+    if program is not None:
+        program(stack)
+    for epoch in range(1, epochs + 1):
+        stack.train_epoch(epoch)
+    return stack
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, calls: list) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self._calls.append((func, args, kwargs or {}, result))
+        return result
+
+
+class FakeGraphs:
+    """Stands in for ``torch.cuda.CUDAGraph`` and ``torch.cuda.graph``."""
+
+    def __init__(self, stack: Stack, broken: bool = False) -> None:
+        self.events: list[str] = []
+        state = [stack.W, stack.V, stack.b, stack.vb, stack.error, stack._program._position]
+        outer = self
+
+        class FakeGraph:
+            def __init__(self) -> None:
+                self.calls: list = []
+                self.streams: list[torch.Generator] = []
+
+            def register_generator_state(self, stream: torch.Generator) -> None:
+                self.streams.append(stream)
+
+            def replay(self) -> None:
+                outer.events.append("replay")
+                for func, args, kwargs, recorded in self.calls:
+                    again = func(*args, **kwargs)
+                    pairs = zip(tree_flatten(recorded)[0], tree_flatten(again)[0], strict=True)
+                    for old, new in pairs:
+                        if isinstance(old, torch.Tensor):
+                            old.copy_(new)
+
+        class capture:
+            def __init__(self, graph, stream, capture_error_mode) -> None:
+                self.graph, self.recorder = graph, _Recorder(graph.calls)
+
+            def __enter__(self) -> None:
+                outer.events.append("capture")
+                assert {id(s) for s in self.graph.streams} == {
+                    id(s) for s in stack._program._streams
+                }
+                # A capture executes nothing: what the fake executes is undone.
+                self.saved = [t.clone() for t in state]
+                self.states = [s.get_state() for s in self.graph.streams]
+                self.recorder.__enter__()
+
+            def __exit__(self, *error) -> None:
+                self.recorder.__exit__(*error)
+                for tensor, saved in zip(state, self.saved, strict=True):
+                    tensor.copy_(saved)
+                if broken:
+                    raise RuntimeError("CUDA error: operation not permitted\nmore lines")
+                for stream, saved in zip(self.graph.streams, self.states, strict=True):
+                    stream.set_state(saved)
+
+        self.graph_type, self.capture = FakeGraph, capture
+
+    def install(self, monkeypatch, stack: Stack) -> None:
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", self.graph_type)
+        monkeypatch.setattr(torch.cuda, "graph", self.capture)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+        stack._program._may_capture = True
+
+
+def captured(members, x, monkeypatch, broken=False) -> tuple[Stack, FakeGraphs]:
+    graphs = []
+
+    def install(stack):
+        graphs.append(FakeGraphs(stack, broken))
+        graphs[0].install(monkeypatch, stack)
+
+    return trained(members, x, program=install), graphs[0]
+
+
+@pytest.mark.parametrize("activation", ["relu", "softplus", "maxout"])
+@pytest.mark.parametrize("model", OBJECTIVES)
+def test_a_captured_step_is_the_eager_one(model, activation, monkeypatch):
+    """To the bit: the capture changes neither weights nor streams, the graph holds the step."""
+    members, x = trials(model, activation), data()
+    eager = trained(members, x)
+    graphed, graphs = captured(members, x, monkeypatch)
+    assert torch.equal(graphed.W, eager.W)
+    assert torch.equal(graphed.b, eager.b)
+    # 57 samples are 5 minibatches of 10 and one of 7; the very first runs as it is.
+    assert graphs.events == ["capture"] + ["replay"] * (3 * 5 - 1)
+
+
+def test_a_capture_that_fails_is_told_once_and_changes_nothing(monkeypatch, caplog):
+    program_module._warn.cache_clear()
+    members, x = trials("dae"), data()
+    eager = trained(members, x)
+    with caplog.at_level(logging.WARNING):
+        fallen, graphs = captured(members, x, monkeypatch, broken=True)
+    assert torch.equal(fallen.W, eager.W)
+    assert graphs.events == ["capture"]
+    assert [r.getMessage().split(": ", 1)[1] for r in caplog.records] == [
+        "CUDA error: operation not permitted"
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [10, 19, 57, 100])
+@pytest.mark.parametrize("model", ["sae", "dae"])
+def test_any_batch_size_gives_the_steps_of_members_apart(model, batch_size, monkeypatch):
+    """With and without a short last minibatch; with one minibatch, full or short."""
+    members, x = trials(model, "sigmoid", batch_size=batch_size), data()
+    batched = trained(members, x)
+    monkeypatch.setattr(stack_module, "_members_together", lambda device, size: 1)
+    apart = Stack(members, x)
+    assert apart._program is None
+    for epoch in (1, 2, 3):
+        apart.train_epoch(epoch)
+    torch.testing.assert_close(batched.W, apart.W)
+    torch.testing.assert_close(batched.b, apart.b)
+
+
+@pytest.mark.parametrize("model", ["cae", "dae", "edae", "cae_h"])
+def test_no_stack_size_shows(model):
+    """The random numbers are the same, and the rest differs by rounding."""
+    members, x = trials(model, "softplus"), data()
+    whole = trained(members, x)
+    for start, stop in ((0, 1), (1, 3), (3, 6)):
+        part = trained(members[start:stop], x)
+        torch.testing.assert_close(part.W, whole.W[start:stop])
+
+
+def test_a_state_goes_on_as_if_uninterrupted():
+    members, x = trials("dae", "sigmoid"), data()
+    through = trained(members, x, epochs=4)
+    before = trained(members, x, epochs=2)
+    resumed = Stack(members, x)
+    resumed.load_state_dict({k: v.clone() for k, v in before.state_dict().items()})
+    for epoch in (3, 4):
+        resumed.train_epoch(epoch)
+    assert torch.equal(resumed.W, through.W)
+    assert torch.equal(resumed.V, through.V)
+
+
+def test_a_diverged_member_harms_no_neighbour():
+    x = data() * 5
+    calm = trials("cae", "softplus", "none", learning_rate=0.0005)
+    wild = trials("cae", "softplus", "none", sigma2=(0.25,), seeds=(0,), learning_rate=50.0)
+    stack = trained([calm[0], *wild, *calm[1:]], x)
+    assert stack.measure().diverged.tolist() == [False, True] + [False] * 5
+    alone = trained(calm, x)
+    torch.testing.assert_close(stack.W[[0, 2, 3, 4, 5, 6]], alone.W)
+
+
+def test_a_loss_that_overflowed_is_seen_where_the_weights_are_finite():
+    """Only the sum of squared errors tells."""
+    members = trials("ae", "sigmoid", sigma2=(0.0,), learning_rate=1e-30)
+    stack = trained(members, data() * 1e19, epochs=1)
+    assert stack.W.isfinite().all()
+    assert stack.diverged.all()
+
+
+def test_every_stackable_number_may_differ():
+    x = data()
+    base = trials("sae", "sigmoid", "max_norm", seeds=(0,))
+    members = [
+        dataclasses.replace(
+            trial,
+            training=dataclasses.replace(trial.training, learning_rate=rate, rho=rho, max_norm=c),
+        )
+        for trial, rate, rho, c in zip(
+            base, (0.001, 0.01, 0.02), (0, 0.1, 0.2), (0.5, 0.8, 1), strict=True
+        )
+    ]
+    whole = trained(members, x)
+    for row, member in enumerate(members):
+        torch.testing.assert_close(trained([member], x).W[0], whole.W[row])
