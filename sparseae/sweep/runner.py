@@ -121,7 +121,7 @@ class Job:
 
     sweep: Sweep
     location: Location
-    tasks: Callable[[int], Sequence[Task]]
+    tasks: Callable[..., Sequence[Task]]  # (workers, gpu=False)
     datasets: Mapping[DataKey, Any]  # numpy arrays (N, n)
     routines: Choices
     recorder: Recorder
@@ -220,8 +220,8 @@ def _train(
     left = [t for t in trials if not store.is_complete(t.trial_id, t.training.epochs)]
     found = _checkpoints(location, left, observer) if left else {}
 
-    def tasks(workers: int) -> Sequence[Task]:
-        made = _tasks(sweep, left, found, workers)
+    def tasks(workers: int, gpu: bool = False) -> Sequence[Task]:
+        made = _tasks(sweep, left, found, workers, gpu)
         observer.started(sweep, left, made)
         return made
 
@@ -421,7 +421,11 @@ def _checkpoints(
 
 
 def _tasks(
-    sweep: Sweep, left: Sequence[Trial], found: Mapping[str, Checkpoint], workers: int
+    sweep: Sweep,
+    left: Sequence[Trial],
+    found: Mapping[str, Checkpoint],
+    workers: int,
+    gpu: bool,
 ) -> list[Task]:
     """Stacks of trials that begin at the same epoch, cut so that no worker idles."""
     by_epoch: dict[int, list[Trial]] = defaultdict(list)
@@ -429,7 +433,7 @@ def _tasks(
         checkpoint = found.get(trial.trial_id)
         by_epoch[-1 if checkpoint is None else checkpoint.epoch].append(trial)
     whole = [plan for trials in by_epoch.values() for plan in stacks(sweep, trials)]
-    pieces: list[StackPlan] = cut(whole, workers) if whole else []
+    pieces: list[StackPlan] = cut(whole, workers, gpu=gpu) if whole else []
     return [
         Task(
             index,

@@ -328,7 +328,7 @@ def _cluster(address: str | None) -> Cluster:
 def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
     sweep = job.sweep
     placement = place(sweep.resources, _cluster(address))
-    tasks = job.tasks(placement.workers)
+    tasks = job.tasks(placement.workers, gpu=placement.gpu_workers > 0)
     if placement.waiting:
         job.recorder.note("no GPU is up yet: the Tune trials wait for one")
     shared = Shared(sweep, job.location, job.datasets, job.routines, _Packed(tasks))

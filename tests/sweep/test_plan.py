@@ -3,11 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from sparseae.sweep.config import Sweep
-from sparseae.sweep.plan import StackPlan, _last_finish, cost, cut, make_plan, memory, stacks
+from sparseae.sweep.plan import StackPlan, _kind, _last_finish, cost, cut, make_plan, memory, stacks
+
+PAPER = Path(__file__).parents[2] / "tune_configs" / "paper.yaml"
 
 BASE = {
     "name": "small",
@@ -58,6 +61,26 @@ def test_cut_keeps_every_trial_once_and_every_worker_busy(workers):
 def test_stacks_are_not_cut_without_need():
     plans = stacks(Sweep.load(BASE))
     assert len(cut(plans, 1)) == len(plans) == len(cut(plans, 2))
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8, 16, 32, 64])
+def test_no_worker_idles_though_some_models_are_slower_than_their_flops_say(workers):
+    pieces = cut(stacks(Sweep.load(PAPER)), workers)
+    late = []
+    for seed in range(10):
+        random, slower = Random(seed), {}
+        seconds = [
+            piece.flops * slower.setdefault(_kind(piece.trials[0]), random.uniform(2 / 3, 3 / 2))
+            for piece in pieces
+        ]
+        late.append(_last_finish(seconds, workers) / (sum(seconds) / workers))
+    assert sum(late) / len(late) < 1.1
+
+
+def test_a_gpu_keeps_stacks_whole_that_a_cpu_cuts():
+    plans = stacks(Sweep.load(PAPER))
+    assert len(cut(plans, 16, gpu=True)) < len(cut(plans, 16))
+    assert len(cut(plans, 1)) == len(plans)
 
 
 def test_no_finer_than_helps():
