@@ -6,6 +6,8 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -175,6 +177,14 @@ def fingerprint(x: np.ndarray) -> str:
     digest = hashlib.sha256(f"{x.shape}{x.dtype.str}".encode())
     digest.update(np.ascontiguousarray(x).data)
     return digest.hexdigest()[:16]
+
+
+def scikit_learn_file(name: str) -> Path:
+    """A file below ``sklearn/datasets``, found without importing scikit-learn, which takes 1 s."""
+    spec = find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise RequestError("this data set is part of scikit-learn, which is not installed")
+    return Path(spec.submodule_search_locations[0]) / "datasets" / name
 
 
 def subset(x: np.ndarray, samples: int, data_seed: int) -> np.ndarray:

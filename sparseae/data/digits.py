@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseae.data.dataset import Raw, Source, subset
+from sparseae.data.dataset import Raw, Source, scikit_learn_file, subset
 
 
 class Digits(Source):
@@ -19,8 +19,6 @@ class Digits(Source):
         return min(samples, 1797), 64
 
     def load(self, samples: int, data_seed: int, gaussian_inputs: int) -> Raw:
-        from sklearn.datasets import load_digits
-
-        images = np.asarray(load_digits(return_X_y=True)[0])
+        images = np.loadtxt(scikit_learn_file("data/digits.csv.gz"), delimiter=",")[:, :-1]
         x = subset(images, samples, data_seed)
         return Raw(x, f"digits: {x.shape[0]:,} handwritten digits of 8x8", image_shape=(8, 8))

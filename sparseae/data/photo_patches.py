@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseae.data.dataset import Raw, Source, patches
+from sparseae.data.dataset import Raw, Source, patches, scikit_learn_file
 
 
 class PhotoPatches(Source):
@@ -17,9 +17,10 @@ class PhotoPatches(Source):
         return samples, 192
 
     def load(self, samples: int, data_seed: int, gaussian_inputs: int) -> Raw:
-        from sklearn.datasets import load_sample_images
+        from PIL import Image
 
-        photographs = np.stack(load_sample_images().images)  # both are 427 x 640
+        files = (scikit_learn_file(f"images/{name}.jpg") for name in ("china", "flower"))
+        photographs = np.stack([np.asarray(Image.open(file)) for file in files])  # 427 x 640 both
         return Raw(
             patches(photographs, samples, data_seed),
             f"photo_patches: {samples:,} 8x8x3 patches of {len(photographs)} photographs",

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits, load_sample_images
 from small_files import batch, idx, put_batch, put_mnist, refusal
 
 from sparseae import data
+from sparseae.data.dataset import patches
 from sparseae.data.mnist import read_idx_images
 from sparseae.errors import RequestError
 
@@ -58,6 +60,15 @@ def test_a_smaller_data_set_is_used_whole_and_a_larger_one_in_part():
     assert part.shape == (300, 64)
     rows = {row.tobytes() for row in whole}
     assert all(row.tobytes() in rows for row in part)
+
+
+def test_what_scikit_learn_brings_is_what_it_loads():
+    images, _ = load_digits(return_X_y=True)
+    digits = data.SOURCES["digits"]().load(1797, 0, 0)
+    np.testing.assert_array_equal(digits.x, images)
+    photographs = np.stack(load_sample_images().images)
+    expected = patches(photographs, 50, 3)
+    np.testing.assert_array_equal(data.SOURCES["photo_patches"]().load(50, 3, 0).x, expected)
 
 
 def test_digits_are_softened_by_a_tenth_of_the_ink():
