@@ -359,7 +359,8 @@ def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
             storage_path=job.location.path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            callbacks=[_Reports(tasks, job.recorder), Metrics(sweep.name, tasks), *watching],
+            # Last what takes the rows out of a report.
+            callbacks=[Metrics(sweep.name, tasks), *watching, _Reports(tasks, job.recorder)],
             verbose=0,
         ),
     )
