@@ -30,11 +30,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, PEERS, Peer
 from sparseae import gemm
-from sparseae.stack import Stack
+from sparseae.stack import _MEASURE_ROWS, Stack
 from sparseae.trial import Training, Trial
 
 SIGMA2 = (0.25, 0.0, 0.01, 0.09, 0.49, 1.0)  # the first is the one trained alone
-MEASURED_ROWS = 500  # what the engine's measurement encodes at once
 
 
 def trials(model: str, activation: str, members: int, units: int, batch: int) -> list[Trial]:
@@ -111,7 +110,7 @@ def compare(
 ) -> dict[str, float]:  # fmt: skip
     """Least seconds a member and step of everything; ``size`` members in the stack."""
     x = torch.randn(steps * batch, inputs)
-    rows = min(MEASURED_ROWS, x.shape[0])
+    rows = min(_MEASURE_ROWS, x.shape[0])
     chunks = math.ceil(x.shape[0] / rows)
     products = floors(inputs, units, batch, rows)
     routine = gemm.choose(gemm.Shape.of(batch, inputs, units), threads=1)

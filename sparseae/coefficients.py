@@ -25,13 +25,15 @@ class PerMember:
         """Whether it is 0 for every member."""
         return self._shared == 0
 
-    def add_to(self, y: Tensor, x: Tensor, *, sign: float = 1.0, out: Tensor | None = None) -> None:
-        """y += sign * coefficient * x, for y and x (G, ., .); into ``out`` where given."""
+    def add_to(
+        self, y: Tensor, x: Tensor, *, scale: float = 1.0, out: Tensor | None = None
+    ) -> None:
+        """y += scale * coefficient * x, for y and x (G, ., .); into ``out`` where given."""
         out = y if out is None else out
         if self._shared is not None:
-            torch.add(y, x, alpha=sign * self._shared, out=out)
+            torch.add(y, x, alpha=scale * self._shared, out=out)
         else:
-            torch.addcmul(y, x, self._cube, value=sign, out=out)
+            torch.addcmul(y, x, self._cube, value=scale, out=out)
 
     def times(self, x: Tensor) -> Tensor:
         """coefficient * x for x (G, .) or (G, ., .)."""

@@ -129,11 +129,11 @@ class Pass(Network):
         self.X_blocks = self.X.split(rows, dim=1)
         #: The residuals, scaled, as one row a member: (G, 1, rows n).
         self.dy = self.X_blocks[1].flatten(1).unsqueeze(1)
-        self._unit = b.new_ones(b.shape) if unit_rows else None
+        self.unit_rows = unit_rows
 
-    def row_norms(self) -> Tensor:
-        """norm(W_j), (G, m)."""
-        return row_norms(self.W) if self._unit is None else self._unit
+    def row_norms(self) -> Tensor | None:
+        """norm(W_j), (G, m); None where every one is 1."""
+        return None if self.unit_rows else row_norms(self.W)
 
     def weight_gradient(self, V: Tensor, momentum: float) -> None:
         """V = momentum V + sum_k A_k^T X_k, in one GEMM."""
@@ -384,14 +384,16 @@ class SlopePenalty(AE):
             bend = s.curvature(a, h, slope)
             if self.q > 1:
                 bend.mul_(slope if self.q == 2 else slope.pow(self.q - 1))
-            scale = c.lam.times(norms.pow(self.p)).mul_(self.q / p.batch)
-            out.addcmul_(bend, scale.unsqueeze(1))
+            if norms is not None:
+                bend.mul_(norms.pow(self.p).unsqueeze(1))
+            c.lam.add_to(out, bend, scale=self.q / p.batch)
         if self.p == 0:
             return None
-        moment = self._power(slope, s).mean(1)
-        # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
-        lengths = norms.clamp_min(torch.finfo(norms.dtype).tiny).pow_(self.p - 2)
-        return c.lam.times(moment.mul_(lengths)).mul_(self.p)
+        factors = c.lam.times(self._power(slope, s).mean(1)).mul_(self.p)
+        if norms is not None and self.p != 2:
+            # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
+            factors.mul_(norms.clamp_min_(torch.finfo(norms.dtype).tiny).pow_(self.p - 2))
+        return factors
 
     def _power(self, slope: Tensor, s: Activation) -> Tensor:
         """s'^q; the slopes of a piecewise linear s are 0 and 1."""
@@ -571,9 +573,10 @@ class CAEH(Objective):
         gap = slope - s.slope(a_shifted, h_shifted)
         factors = c.lam.times(slope.square().mean(1)) + gamma * gap.square().mean(1)
         if not s.piecewise_linear:
-            scale = p.row_norms().square().mul_(2 / p.rows).unsqueeze(1)
+            norms = p.row_norms()
+            scale = 2 / p.rows * (1 if norms is None else norms.square_().unsqueeze(1))
             gap.mul_(gamma)
-            da.addcmul_((c.lam.times(slope) + gap).mul_(s.curvature(a, h)), scale)
+            da.add_((c.lam.times(slope) + gap).mul_(s.curvature(a, h, slope)).mul_(scale))
             torch.mul(gap.mul_(s.curvature(a_shifted, h_shifted)), -scale, out=da_shifted)
         return da.sum(1) + da_shifted.sum(1), factors.mul_(2)
 

@@ -28,7 +28,7 @@ from sparseae.trial import STACKABLE, Trial
 _NOISE_BYTES = 4 << 20
 
 #: Samples a chunk of the measurement: large enough for the GEMM, small enough for the cache.
-_MEASURE_ROWS = 500
+_MEASURE_ROWS = 125
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class Stack:
         self.constraint.decay(group.V, group.W, group.weight_decay)
         if self.training.encoder_bias:
             torch.add(db, group.vb, alpha=self.training.momentum, out=group.vb)
-        group.learning_rate.add_to(group.parameters, group.momentum, sign=-1)
+        group.learning_rate.add_to(group.parameters, group.momentum, scale=-1)
         self.constraint.project(group.W, group.max_norm)
         p.add_squares(group.error)
 
@@ -272,11 +272,12 @@ class Stack:
         parts = [self._measure_group(group) for group in self._groups]
         active, squares, moments = (torch.cat(part) for part in zip(*parts, strict=True))
         samples = self.x.shape[0]
-        weight_norm = row_norms(self.W.double())
+        W = self.W.double()
+        weight_norm = row_norms(W)
         units = Units(
             activation_fraction=active / samples,
             # The mean of a linear map is the map of the mean.
-            pre_activation_mean=self.W.double() @ self._data_mean + self.b.double(),
+            pre_activation_mean=W @ self._data_mean + self.b.double(),
             bias=self.b.double(),
             weight_norm=weight_norm,
         )

@@ -31,7 +31,7 @@ _SMALLEST = 4e11
 _FLOAT32 = 4
 
 #: Rows that a measurement encodes at once, and noise that is drawn at once (`sparseae.stack`).
-_MEASURE_ROWS, _NOISE_BYTES = 500, 4 << 20
+_MEASURE_ROWS, _NOISE_BYTES = 125, 4 << 20
 
 #: Seconds that a plan spends measuring the rate of each kind of trial, and of all of them.
 _RATE_SECONDS, _ALL_RATES_SECONDS = 0.1, 4.0
