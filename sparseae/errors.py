@@ -1,4 +1,4 @@
-"""The one exception for a request that is wrong, and the search for the name that was meant."""
+"""What the command line says in one line, and the search for the name that was meant."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from difflib import get_close_matches
 class RequestError(ValueError):
     """What the user asked for cannot be done; the message is one line that says why.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with `status`.
     """
+
+    status = 2
+
+
+class StorageError(RequestError):
+    """The storage failed while a sweep ran: what is written is sound, the same command goes on."""
+
+    status = 1
 
 
 def nearest(name: object, choices: Iterable[str]) -> str:

@@ -16,14 +16,14 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command; a RequestError becomes one line on stderr and exit status 2."""
+    """Run the command; a RequestError becomes one line on stderr and its exit status."""
     from sparseae.errors import RequestError
 
     try:
         app()
     except RequestError as error:
         typer.echo(f"sparseae: {error}", err=True)
-        raise SystemExit(2) from None
+        raise SystemExit(error.status) from None
 
 
 # Each registers its commands on `app`.

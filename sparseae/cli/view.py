@@ -66,7 +66,10 @@ class RunView:
         if not left:
             self.note(f"{sweep.name}: all {total:,} trials are finished, nothing to train")
             return
-        resumed = f" ({done:,} of {total:,} finished before)" if done else ""
+        onward = sum(len(task.checkpoints) for task in tasks)
+        found = [f"{done:,} of {total:,} finished before"] if done else []
+        found += [f"{onward:,} go on from checkpoints"] if onward else []
+        resumed = f" ({', '.join(found)})" if found else ""
         self.note(f"{sweep.name}: {len(left):,} trials in {len(tasks):,} Tune trials{resumed}")
         self._total = sum(trial.training.epochs + 1 for trial in left)
         self._done = self._trials_done = 0

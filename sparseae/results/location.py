@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from sparseae.errors import RequestError
+from sparseae.results.patience import Patient
 
 
 class Location:
@@ -57,6 +58,12 @@ class Location:
     def is_local(self) -> bool:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
+    def patient(self, seconds: float) -> Location:
+        """The same folder; over a network, calls that fail are tried again for so long."""
+        if self.is_local:
+            return self
+        return Location(fs.PyFileSystem(Patient(self.filesystem, seconds)), self.path)
+
     def __truediv__(self, name: str) -> Location:
         return Location(self.filesystem, f"{self.path}/{name}")
 
@@ -64,7 +71,8 @@ class Location:
         if self.is_local:
             relative = os.path.relpath(self.path)
             return self.path if relative.startswith("..") else relative
-        return f"{self.filesystem.type_name}://{self.path}"
+        kind = self.filesystem.type_name.removeprefix("py::").removeprefix("fsspec+")
+        return f"{kind}://{self.path}"
 
     @property
     def name(self) -> str:
@@ -104,6 +112,7 @@ class Location:
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(draft, self.path)
+            _sync(folder)
         except BaseException:
             if os.path.exists(draft):
                 os.remove(draft)
@@ -120,6 +129,15 @@ class Location:
     def rename(self, name: str) -> None:
         """Give the file another name in the same folder."""
         self.filesystem.move(self.path, f"{self.path.rsplit('/', 1)[0]}/{name}")
+
+
+def _sync(folder: str) -> None:
+    """Make a rename outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def below(place: str | Path, name: str) -> str:

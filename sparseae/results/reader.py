@@ -15,6 +15,7 @@ import yaml
 
 from sparseae.errors import RequestError
 from sparseae.results.location import Location
+from sparseae.results.parquet import read_table
 from sparseae.results.schema import EPOCH_FIELDS
 from sparseae.trial import ADDED_KEYS, DEFAULTS, TRAINING_TYPES
 
@@ -97,9 +98,8 @@ def _table(location: Location, kind: str) -> pa.Table:
     for file in _files(location, kind):
         try:
             # Without the metadata: parts of a sweep may come from several versions.
-            table = pq.ParquetFile(file.path, filesystem=file.filesystem).read()
-            tables.append(table.replace_schema_metadata(None))
-        except (pa.ArrowException, OSError) as error:
+            tables.append(read_table(file).replace_schema_metadata(None))
+        except (ValueError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise RequestError(f"{file}: cannot be read: {reason}") from None
     try:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sparseae.results.location import Location
+from sparseae.results.parquet import read_table, write_table
 from sparseae.results.schema import epoch_schema, unit_schema
 
 #: A flush at least this many seconds after the last, and this share of the run's time: a long run
@@ -26,13 +26,15 @@ class Store:
     """The Parquet files of a sweep.
 
     Rows that are there already are not written again, so that a replayed epoch leaves no second
-    row. A file that cannot be read is put aside under a name that readers skip.
+    row. A file that cannot be read is put aside under a name that readers skip, and a row that
+    stands there twice (two runs at once) is dropped.
 
     Args:
         location: the sweep's folder, ``DIR/NAME``.
         training_types: keys and types of ``training``, for their columns.
         metadata: provenance for the schema's metadata, without the prefix ``sparseae.``.
         theory: whether rows have the columns of `sparseae.theory`.
+        check: is called before each write; raises where the sweep is no longer this process's.
     """
 
     def __init__(
@@ -40,33 +42,56 @@ class Store:
         location: Location,
         training_types: Mapping[str, type],
         metadata: Mapping[str, str],
+        check: Callable[[], None] = lambda: None,
         *,
         theory: bool = False,
     ) -> None:
         self.location = location
+        self._check = check
         named = {f"sparseae.{key}": value for key, value in metadata.items()}
-        self._epochs = epoch_schema(dict(training_types), named, theory=theory)
-        self._units = unit_schema(named, theory=theory)
+        self._schemas = {
+            "epochs": epoch_schema(dict(training_types), named, theory=theory),
+            "units": unit_schema(named, theory=theory),
+        }
         self._rows: list[Mapping[str, Any]] = []
         self._unit_tables: list[pa.Table] = []
+        #: The next part of each kind: one name until it is written, so that a write whose answer
+        #: was lost is repeated and not doubled.
+        self._names: dict[str, str] = {}
         self._started = self._flushed = time.monotonic()
         self.put_aside: list[str] = []
         #: Of each trial the epochs that have a row, as bits.
         self._present: dict[str, int] = defaultdict(int)
         self._with_units: set[str] = set()
-        for table in self._read("epochs", ["trial_id", "epoch"]):
-            for trial_id, epoch in zip(*(c.to_pylist() for c in table.columns), strict=True):
-                self._present[trial_id] |= 1 << epoch
-        for table in self._read("units", ["trial_id"]):
+        for file, table in self._parts("epochs"):
+            ids, epochs = (table[name].to_pylist() for name in ("trial_id", "epoch"))
+            new = [self._is_new(row) for row in zip(ids, epochs, strict=True)]
+            _keep(file, table, pa.array(new, pa.bool_()))
+        for file, table in self._parts("units"):
+            _keep(file, table, _not_of(self._with_units))
             self._with_units.update(table["trial_id"].unique().to_pylist())
 
-    def _read(self, kind: str, columns: list[str]) -> Iterable[pa.Table]:
+    def _parts(self, kind: str) -> Iterator[tuple[Location, pa.Table]]:
+        """The parts that can be read, whole: a part that a reader would stumble on is put aside."""
+        schema = self._schemas[kind]
         for file in (self.location / kind).files(".parquet"):
             try:
-                yield pq.read_table(file.path, columns=columns, filesystem=file.filesystem)
-            except (pa.ArrowException, OSError):
+                table = read_table(file)
+                for field in schema:
+                    if not field.nullable and not _holds(table, field):
+                        raise ValueError(f"has no whole column {field.name}")
+            except ValueError:
                 file.rename(f"_unreadable-{file.name}")
                 self.put_aside.append(f"{kind}/{file.name}")
+            else:
+                yield file, table
+
+    def _is_new(self, row: tuple[str, int]) -> bool:
+        """Whether a (trial_id, epoch) has no row yet; from now on it has."""
+        trial_id, epoch = row
+        before = self._present[trial_id]
+        self._present[trial_id] = before | 1 << epoch
+        return self._present[trial_id] != before
 
     def is_complete(self, trial_id: str, epochs: int) -> bool:
         """Whether epochs 0 to ``epochs`` and the units of a trial are written."""
@@ -79,11 +104,7 @@ class Store:
 
     def add(self, rows: Sequence[Mapping[str, Any]], units: pa.Table | None = None) -> None:
         """Take rows of ``epochs/`` and, at a trial's last epoch, of ``units/``."""
-        for row in rows:
-            bit = 1 << row["epoch"]
-            if not self._present[row["trial_id"]] & bit:
-                self._present[row["trial_id"]] |= bit
-                self._rows.append(row)
+        self._rows += [row for row in rows if self._is_new((row["trial_id"], row["epoch"]))]
         if units is not None:
             self._unit_tables.append(units)
         now = time.monotonic()
@@ -91,38 +112,53 @@ class Store:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added since the last flush."""
+        """Write what was added since the last flush.
+
+        Killed at any point it leaves no trial that looks complete and is not: the units of an
+        earlier epoch go first, a trial's last rows come after its units.
+        """
         self._flushed = time.monotonic()
-        if self._rows:
-            self._write("epochs", pa.Table.from_pylist(self._rows, schema=self._epochs))
-            self._rows = []
+        self._check()
         if self._unit_tables:
-            table = pa.concat_tables(self._unit_tables).cast(self._units)
+            table = pa.concat_tables(self._unit_tables).cast(self._schemas["units"])
             arrived = table["trial_id"].unique().to_pylist()
-            older = (self.location / "units").files(".parquet")
+            if not self._with_units.isdisjoint(arrived):
+                self._forget_units(arrived)
             self._write("units", table)
             self._unit_tables = []
-            if again := [t for t in arrived if t in self._with_units]:
-                self._forget_units(older, again)
             self._with_units.update(arrived)
+        if self._rows:
+            self._write("epochs", pa.Table.from_pylist(self._rows, schema=self._schemas["epochs"]))
+            self._rows = []
 
     def _write(self, kind: str, table: pa.Table) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        name = f"part-{stamp}-{uuid.uuid4().hex[:6]}.parquet"
-        (self.location / kind / name).write_bytes(sink.getvalue())
+        name = self._names.setdefault(kind, f"part-{stamp}-{uuid.uuid4().hex[:6]}.parquet")
+        write_table(self.location / kind / name, table)
+        del self._names[kind]
 
-    def _forget_units(self, files: list[Location], trial_ids: list[str]) -> None:
+    def _forget_units(self, trial_ids: list[str]) -> None:
         """Drop the units of trials that went on: theirs were of an earlier epoch."""
-        for file in files:
-            table = pq.read_table(file.path, filesystem=file.filesystem)
-            kept = table.filter(~pc.field("trial_id").isin(trial_ids))
-            if kept.num_rows == table.num_rows:
-                continue
-            if kept.num_rows:
-                sink = pa.BufferOutputStream()
-                pq.write_table(kept, sink, compression="zstd")
-                file.write_bytes(sink.getvalue())
-            else:
-                file.delete()
+        for file, table in self._parts("units"):
+            _keep(file, table, _not_of(trial_ids))
+
+
+def _holds(table: pa.Table, field: pa.Field) -> bool:
+    return (
+        table.column_names.count(field.name) == 1
+        and table.schema.field(field.name).type == field.type
+        and table[field.name].null_count == 0
+    )
+
+
+def _not_of(trial_ids: Iterable[str]) -> pc.Expression:
+    return ~pc.field("trial_id").isin(pa.array(trial_ids, pa.string()))
+
+
+def _keep(file: Location, table: pa.Table, wanted: pa.Array | pc.Expression) -> None:
+    """Reduce a part to the wanted rows, where that are not all."""
+    kept = table.filter(wanted)
+    if kept.num_rows == 0:
+        file.delete()
+    elif kept.num_rows < table.num_rows:
+        write_table(file, kept)

@@ -201,6 +201,10 @@ class Sweep(_Strict):
     theory: Flag = False
     #: Epochs between checkpoints; ``auto``: about a minute's work.
     checkpoint_every: Literal["auto"] | Annotated[Whole, Field(ge=1)] = "auto"
+    #: How many checkpoints of a Tune trial stay, the latest ones; or ``all``.
+    keep_checkpoints: Literal["all"] | Annotated[Whole, Field(ge=1)] = 1
+    #: Seconds that results on a network are tried to be written before the run stops.
+    storage_patience: Annotated[Number, Field(ge=0)] = 300
     #: How often a Tune trial that crashed is tried again.
     max_failures: Annotated[Whole, Field(ge=0)] = 3
     #: Trackers that hear of every epoch (`sparseae.sweep.watching`).
@@ -238,18 +242,7 @@ class Sweep(_Strict):
         space = _space(raw.get("space"))
         training = _training(_given(raw, "training", {}), "training")
         defaults = {k: getattr(Training(), k) for k in TRAINING_TYPES}
-        plain = {
-            key: raw[key]
-            for key in (
-                "resources",
-                "keep_weights",
-                "theory",
-                "checkpoint_every",
-                "max_failures",
-                "watch",
-            )
-            if raw.get(key) is not None
-        }
+        plain = {key: raw[key] for key in _PLAIN if raw.get(key) is not None}
         _require_known(
             _mapping(plain.get("resources", {}), "resources"), Resources.model_fields, "resources."
         )
@@ -348,6 +341,18 @@ class Sweep(_Strict):
         """Plain data that `load` reads back as the same sweep."""
         return self.model_dump(mode="json")
 
+
+#: Keys that pydantic checks by itself.
+_PLAIN = (
+    "resources",
+    "keep_weights",
+    "theory",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "storage_patience",
+    "max_failures",
+    "watch",
+)
 
 _KEYS = {*Sweep.model_fields, *Resources.model_fields}
 

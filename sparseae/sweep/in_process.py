@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sparseae.results.location import Location
 from sparseae.sweep.piece import Piece, as_tensor
 from sparseae.sweep.routines import routine_of
 from sparseae.sweep.runner import CHECKPOINTS, Job, Task, data_key
@@ -18,10 +19,13 @@ def execute(job: Job) -> None:
             routine = routine_of(job.routines, task.trials[0], x.shape[1])
             name, theory = job.sweep.name, job.sweep.theory
             piece = Piece(task.trials, x, device, name, routine, theory=theory)
-            if task.checkpoints:
-                piece.load(task.checkpoints)
-                job.recorder.rows(task, piece.rows)
+            if task.checkpoints and (trouble := piece.load(task.checkpoints)):
+                job.recorder.note(trouble)
             _train(job, task, piece)
+        except torch.OutOfMemoryError as error:
+            job.recorder.out_of_memory(task, str(error))
+        except OSError:
+            raise  # what one piece cannot write, none can
         except Exception as error:
             job.recorder.failed(task, f"{type(error).__name__}: {error}")
         else:
@@ -29,17 +33,26 @@ def execute(job: Job) -> None:
 
 
 def _train(job: Job, task: Task, piece: Piece) -> None:
-    name = f"in-process_{task.trials[0].trial_id}"
-    before = None
-    while not piece.finished:
-        rows = piece.advance()
+    kept: list[Location] = []
+    rows = list(piece.rows)  # of a checkpoint: the run that saved it may not have written them
+    while True:
+        if not piece.finished:
+            rows += piece.advance()
+            if piece.checkpoint_due(job.sweep.checkpoint_every):
+                _save(job, piece, kept)
+        if piece.finished:
+            break
         job.recorder.rows(task, rows)
-        if piece.checkpoint_due(job.sweep.checkpoint_every):
-            folder = job.location / CHECKPOINTS / name / f"checkpoint_{piece.epoch:06d}"
-            piece.save(folder)
-            if before is not None:
-                before.delete_folder()
-            before = folder
+        rows = []
     if job.sweep.keep_weights:
         piece.save_weights(job.location / "weights")
-    job.recorder.rows(task, [], piece.units())
+    job.recorder.rows(task, rows, piece.units())
+
+
+def _save(job: Job, piece: Piece, kept: list[Location]) -> None:
+    """Write a checkpoint, then delete what is more than ``keep_checkpoints``."""
+    name = f"in-process_{piece.trials[0].trial_id}"
+    kept.append(job.location / CHECKPOINTS / name / f"checkpoint_{piece.epoch:06d}")
+    piece.save(kept[-1])
+    if job.sweep.keep_checkpoints != "all" and len(kept) > job.sweep.keep_checkpoints:
+        kept.pop(0).delete_folder()

@@ -8,27 +8,32 @@ from __future__ import annotations
 import json
 import time
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from sparseae.gemm import TORCH
 from sparseae.results.location import Location
+from sparseae.results.parquet import parse, to_parquet
 from sparseae.results.schema import THEORY_UNIT_FIELDS, epoch_schema, unit_schema
 from sparseae.stack import Measurement, Stack
 from sparseae.theory import Probe, Theory
 from sparseae.trial import TRAINING_TYPES, Trial
 
+#: All of a checkpoint: the stack's tensors, the rows so far as the bytes of a Parquet file, and in
+#: the header what they are of. One file, so that it is whole or it is not there.
 STATE_FILE = "state.safetensors"
-ROWS_FILE = "rows.parquet"
+_ROWS = "rows"
 
 #: What a kill may cost, in seconds of training, where ``checkpoint_every`` is ``auto``. Saving a
 #: stack of 36 members at 784 inputs and 1,000 units (227 MB) takes under a second.
@@ -54,17 +59,53 @@ class Checkpoint:
         """Read what a checkpoint holds, not its tensors.
 
         Raises:
-            ValueError: if it is damaged.
+            DamagedCheckpointError: if its header or its length is not what was written.
+            OSError: if the storage does not answer.
         """
+        file = location / STATE_FILE
+        with file.filesystem.open_input_file(file.path) as stream:
+            length = stream.size()
+            size = int.from_bytes(stream.read(8), "little")
+            header = stream.read(min(size, length))
         try:
-            with (location / STATE_FILE).filesystem.open_input_stream(
-                (location / STATE_FILE).path
-            ) as stream:
-                size = int.from_bytes(stream.read(8), "little")
-                header = json.loads(stream.read(size))["__metadata__"]
-            return cls(location, int(header["epoch"]), tuple(json.loads(header["trial_ids"])))
-        except (OSError, ValueError, KeyError, MemoryError, OverflowError) as error:
-            raise ValueError(f"checkpoint {location} cannot be read: {error}") from None
+            described = json.loads(header)
+            about = described.pop("__metadata__")
+            end = 8 + size + max(part["data_offsets"][1] for part in described.values())
+            if end != length:
+                raise ValueError(f"it has {length} of {end} bytes")
+            return cls(location, int(about["epoch"]), tuple(json.loads(about["trial_ids"])))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedCheckpointError(location, error) from None
+
+    def load(self, data: int) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        """Read the stack's tensors and the rows so far.
+
+        Args:
+            data: checksum of the data that it must have been trained on.
+
+        Raises:
+            DamagedCheckpointError: if a bit is not what was written, or the data are others.
+            OSError: if the storage does not answer.
+        """
+        content = (self.location / STATE_FILE).read_bytes()
+        try:
+            size = int.from_bytes(content[:8], "little")
+            about = json.loads(content[8 : 8 + size])["__metadata__"]
+            tensors = load_tensors(content)
+            if _checksum(tensors, about) != int(about["checksum"]):
+                raise ValueError("its checksum differs")
+            if int(about["data"]) != data:
+                raise ValueError("it was trained on other data")
+            return tensors, parse(tensors.pop(_ROWS).numpy().tobytes()).to_pylist()
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise DamagedCheckpointError(self.location, error) from None
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that nothing can go on from."""
+
+    def __init__(self, location: Location, reason: object) -> None:
+        super().__init__(f"checkpoint {location} is damaged: {reason}")
 
 
 class Piece:
@@ -202,17 +243,21 @@ class Piece:
         state = {
             name: tensor.cpu().contiguous() for name, tensor in self.stack.state_dict().items()
         }
+        schema = epoch_schema(TRAINING_TYPES, theory=self._probe is not None)
+        rows = to_parquet(pa.Table.from_pylist(self.rows, schema=schema))
+        state[_ROWS] = torch.frombuffer(bytearray(rows), dtype=torch.uint8)
         header = {
             "epoch": str(self.epoch),
             "trial_ids": json.dumps([trial.trial_id for trial in self.trials]),
+            "data": str(self._data),
         }
-        rows = pa.BufferOutputStream()
-        schema = epoch_schema(TRAINING_TYPES, theory=self._probe is not None)
-        pq.write_table(pa.Table.from_pylist(self.rows, schema=schema), rows, compression="zstd")
-        (folder / ROWS_FILE).write_bytes(rows.getvalue())
-        # Last: a folder with this file is a whole checkpoint.
+        header["checksum"] = str(_checksum(state, header))
         (folder / STATE_FILE).write_bytes(save_tensors(state, metadata=header))
         self._saved = time.monotonic()
+
+    @cached_property
+    def _data(self) -> int:
+        return _checksum({"x": self.stack.x}, {})
 
     def checkpoint_due(self, every: int | str) -> bool:
         """Whether to save now: each ``every`` epochs, at the end, and for ``auto`` by time."""
@@ -222,30 +267,26 @@ class Piece:
             return time.monotonic() - self._saved > CHECKPOINT_SECONDS
         return self.epoch > 0 and self.epoch % int(every) == 0
 
-    def load(self, checkpoints: Mapping[str, Checkpoint]) -> None:
+    def load(self, checkpoints: Mapping[str, Checkpoint]) -> str:
         """Go on from the members' checkpoints, all of the same epoch.
 
         Args:
             checkpoints: by trial_id, one for each member.
 
+        Returns:
+            What is wrong with a checkpoint; the piece then begins anew. Empty if all is well.
+
         Raises:
-            ValueError: if a checkpoint is damaged or not of these trials.
+            OSError: if the storage does not answer.
         """
-        read = {c.location.path: c for c in checkpoints.values()}
         tensors, rows = {}, []
         wanted = {trial.trial_id for trial in self.trials}
-        for path, checkpoint in read.items():
-            try:
-                tensors[path] = load_tensors((checkpoint.location / STATE_FILE).read_bytes())
-                table = pq.read_table(
-                    (checkpoint.location / ROWS_FILE).path,
-                    filesystem=checkpoint.location.filesystem,
-                )
-            except Exception as error:
-                raise ValueError(
-                    f"checkpoint {checkpoint.location} cannot be read: {error}"
-                ) from None
-            rows += [row for row in table.to_pylist() if row["trial_id"] in wanted]
+        try:
+            for path, checkpoint in {c.location.path: c for c in checkpoints.values()}.items():
+                tensors[path], saved = checkpoint.load(self._data)
+                rows += [row for row in saved if row["trial_id"] in wanted]
+        except DamagedCheckpointError as error:
+            return f"{error}; its {len(self.trials)} trials begin anew"
         members = []
         for trial in self.trials:
             checkpoint = checkpoints[trial.trial_id]
@@ -256,6 +297,17 @@ class Piece:
         self.rows = rows
         (self.epoch,) = {c.epoch for c in checkpoints.values()}
         self.measurement = self.theory = None
+        return ""
+
+
+def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> int:
+    """CRC-32 of what a checkpoint says of itself and of its tensors, in the order of the names."""
+    plain = {key: value for key, value in about.items() if key != "checksum"}
+    checksum = zlib.crc32(json.dumps(plain, sort_keys=True).encode())
+    for _, tensor in sorted(tensors.items()):
+        flat = tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        checksum = zlib.crc32(flat.data, checksum)
+    return checksum
 
 
 def as_tensor(x: np.ndarray) -> Tensor:

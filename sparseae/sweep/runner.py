@@ -8,7 +8,7 @@ import platform
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,12 +19,12 @@ import yaml
 
 import sparseae
 from sparseae import data
-from sparseae.errors import RequestError
+from sparseae.errors import RequestError, StorageError
 from sparseae.results.location import Location, below
-from sparseae.results.lock import only_run
+from sparseae.results.lock import Check, only_run
 from sparseae.results.store import Store
 from sparseae.sweep.config import Sweep, difference
-from sparseae.sweep.piece import STATE_FILE, Checkpoint
+from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
 from sparseae.sweep.plan import StackPlan, cut, stacks
 from sparseae.sweep.routines import Choices, chosen, shape_of
 from sparseae.trial import TRAINING_TYPES, Trial
@@ -97,6 +97,9 @@ class Recorder:
         self._observer = observer
         #: Why trials failed, by trial_id.
         self.failures: dict[str, str] = {}
+        #: What did not fit the device's memory.
+        self.too_large: list[Task] = []
+        self.last_try = False
 
     def rows(
         self, task: Task, rows: Sequence[Mapping[str, Any]], units: pa.Table | None = None
@@ -109,6 +112,14 @@ class Recorder:
 
     def finished(self, task: Task) -> None:
         self._observer.finished(task)
+
+    def out_of_memory(self, task: Task, message: str) -> None:
+        """The device has no room for a stack: it waits for a second try, in two parts."""
+        if self.last_try:
+            self.failed(task, f"out of memory, also in a smaller stack: {message}")
+        else:
+            self.too_large.append(task)
+            self.note(f"out of memory: {task.label} ({len(task.trials)} trials): {message}")
 
     def failed(self, task: Task, message: str) -> None:
         self.failures |= dict.fromkeys((t.trial_id for t in task.trials), message)
@@ -176,6 +187,7 @@ def run(
 
     Raises:
         RequestError: if the request is wrong; nothing has started then.
+        StorageError: if the results cannot be written any more; the same call goes on later.
     """
     sweep = Sweep.load(source, set_values)
     place = below(results, sweep.name)
@@ -183,17 +195,18 @@ def run(
     if not overwrite:
         _require_continuable(location, sweep)
     prepared = _prepare(sweep)
-    with only_run(location):
+    observer = observer or Quiet()
+    with only_run(location, observer.note) as check:
         if overwrite:
             _clear(location)
         else:
             _require_continuable(location, sweep)  # again: it may have run in the meantime
             _require_same_data(location, _described(prepared))
         try:
-            return _train(sweep, place, prepared, observer or Quiet(), in_process, address)
+            return _train(sweep, place, prepared, observer, check, in_process, address)
         except OSError as error:
             reason = str(error).splitlines()[0]
-            raise RequestError(
+            raise StorageError(
                 f"{location}: cannot be written ({reason}); once it can, the same command goes on"
             ) from error
 
@@ -203,22 +216,28 @@ def _train(
     place: str,
     prepared: Mapping[DataKey, data.Dataset],
     observer: Observer,
+    check: Check,
     in_process: bool,
     address: str | None,
 ) -> Results:
     """Train what is left; the request is known to be sound."""
-    location = Location.of(place)
+    location = Location.of(place).patient(sweep.storage_patience)
     trials = sweep.trials()
     routines = _routines(location, trials, prepared, observer, None if in_process else sweep)
     provenance = _provenance(_described(prepared), routines)
-    store = Store(location, TRAINING_TYPES, provenance, theory=sweep.theory)
+    store = Store(location, TRAINING_TYPES, provenance, check, theory=sweep.theory)
     text = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
     (location / "sweep.yaml").write_bytes(text.encode())
     for name in store.put_aside:
         observer.note(f"{name} could not be read and was put aside; its rows are trained again")
 
-    left = [t for t in trials if not store.is_complete(t.trial_id, t.training.epochs)]
-    found = _checkpoints(location, left, observer) if left else {}
+    weighed = _weighed(location) if sweep.keep_weights else {t.trial_id for t in trials}
+    left = [
+        t
+        for t in trials
+        if not store.is_complete(t.trial_id, t.training.epochs) or t.trial_id not in weighed
+    ]
+    found = _checkpoints(location, sweep, observer) if left else {}
 
     def tasks(workers: int, gpu: bool = False) -> Sequence[Task]:
         made = _tasks(sweep, left, found, workers, gpu)
@@ -238,12 +257,20 @@ def _train(
     try:
         if left:
             _execute(job, in_process=in_process, address=address)
+            if recorder.too_large:
+                _execute(_second_try(job, observer), in_process=in_process, address=address)
+            if found:
+                _checkpoints(location, sweep, observer)  # drops those that were gone on from
         else:
             tasks(1)
     except KeyboardInterrupt:
         interrupted = True
-    finally:
+    except OSError:
+        raise  # and no further try to write
+    except BaseException:
         store.flush()
+        raise
+    store.flush()
     missing = [t for t in left if not store.is_complete(t.trial_id, t.training.epochs)]
     unexplained = [t for t in missing if t.trial_id not in recorder.failures]
     return Results(
@@ -254,6 +281,17 @@ def _train(
         # Tune returns as if all were well after Ctrl-C.
         interrupted=interrupted or bool(unexplained),
     )
+
+
+def _second_try(job: Job, observer: Observer) -> Job:
+    """The stacks that had no room, each in two parts, from their checkpoints."""
+    large, job.recorder.too_large = job.recorder.too_large, []
+    found = _checkpoints(job.location, job.sweep, observer)
+    halves = [part.trials for task in large for part in StackPlan(task.trials).split(2)]
+    observer.note(f"{len(large)} stacks were too large: tried again as {len(halves)} smaller ones")
+    job.recorder.last_try = True
+    tasks = [_task(index, trials, found) for index, trials in enumerate(halves)]
+    return replace(job, tasks=lambda workers, gpu=False: tasks)
 
 
 def _execute(job: Job, *, in_process: bool, address: str | None) -> None:
@@ -399,24 +437,36 @@ def git_commit() -> str:
     return done.stdout.strip()
 
 
-def _checkpoints(
-    location: Location, left: Sequence[Trial], observer: Observer
-) -> dict[str, Checkpoint]:
-    """The furthest usable checkpoint of each trial that is left."""
-    epochs = {trial.trial_id: trial.training.epochs for trial in left}
+def _weighed(location: Location) -> set[str]:
+    """Trials whose final weights are kept."""
+    suffix = ".safetensors"
+    return {file.name.removesuffix(suffix) for file in (location / "weights").files(suffix)}
+
+
+def _checkpoints(location: Location, sweep: Sweep, observer: Observer) -> dict[str, Checkpoint]:
+    """The furthest usable checkpoint of each trial; of runs before, the others are deleted."""
+    epochs = {trial.trial_id: trial.training.epochs for trial in sweep.trials()}
     best: dict[str, Checkpoint] = {}
+    read = []
     for file in (location / CHECKPOINTS).files(STATE_FILE, recursive=True):
-        folder = Location(file.filesystem, file.path.rsplit("/", 1)[0])
         try:
-            checkpoint = Checkpoint.read(folder)
-        except ValueError as error:
+            checkpoint = Checkpoint.read(Location(file.filesystem, file.path.rsplit("/", 1)[0]))
+        except DamagedCheckpointError as error:
             observer.note(f"{error}; its trials go back to an earlier one")
             continue
+        read.append(checkpoint)
         for trial_id in checkpoint.trial_ids:
             if checkpoint.epoch <= epochs.get(trial_id, -1) and (
                 trial_id not in best or best[trial_id].epoch < checkpoint.epoch
             ):
                 best[trial_id] = checkpoint
+    if sweep.keep_checkpoints == 1:
+        for checkpoint in read:
+            if all(
+                best.get(trial_id, checkpoint) is not checkpoint
+                for trial_id in checkpoint.trial_ids
+            ):
+                checkpoint.location.delete_folder()
     return best
 
 
@@ -434,11 +484,10 @@ def _tasks(
         by_epoch[-1 if checkpoint is None else checkpoint.epoch].append(trial)
     whole = [plan for trials in by_epoch.values() for plan in stacks(sweep, trials)]
     pieces: list[StackPlan] = cut(whole, workers, gpu=gpu) if whole else []
-    return [
-        Task(
-            index,
-            piece.trials,
-            {t.trial_id: found[t.trial_id] for t in piece.trials if t.trial_id in found},
-        )
-        for index, piece in enumerate(pieces)
-    ]
+    return [_task(index, piece.trials, found) for index, piece in enumerate(pieces)]
+
+
+def _task(index: int, trials: tuple[Trial, ...], found: Mapping[str, Checkpoint]) -> Task:
+    return Task(
+        index, trials, {t.trial_id: found[t.trial_id] for t in trials if t.trial_id in found}
+    )

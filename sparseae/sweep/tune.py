@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +35,7 @@ from ray.tune.search import Searcher
 from sparseae.errors import RequestError
 from sparseae.results.location import Location
 from sparseae.sweep.config import Sweep
-from sparseae.sweep.piece import Checkpoint, Piece, as_tensor
+from sparseae.sweep.piece import Checkpoint, DamagedCheckpointError, Piece, as_tensor
 from sparseae.sweep.placement import Cluster, Dispatch, Placement, nodes_of, place
 from sparseae.sweep.plan import StackPlan, memory
 from sparseae.sweep.routines import Choices, routine_of
@@ -93,17 +93,38 @@ class StackTrainable(tune.Trainable):
         task, sweep = self._shared.tasks[config["piece"]], self._shared.sweep
         x = as_tensor(self._shared.datasets[data_key(task.trials[0])])
         routine = routine_of(self._shared.routines, task.trials[0], x.shape[1])
-        self._piece = Piece(task.trials, x, _device(), sweep.name, routine, theory=sweep.theory)
         self._unreported: list[dict[str, Any]] = []
-        if task.checkpoints:
-            self._load(task.checkpoints)
+        self._trouble = self._no_memory = ""
+        self._drop()
+        try:
+            self._piece = Piece(task.trials, x, _device(), sweep.name, routine, theory=sweep.theory)
+            if task.checkpoints:
+                self._load(task.checkpoints)
+        except torch.OutOfMemoryError as error:
+            self._no_memory = str(error)
 
     def _load(self, checkpoints: Mapping[str, Checkpoint]) -> None:
-        self._piece.load(checkpoints)
+        self._trouble = self._piece.load(checkpoints)
         # The driver may have died before it wrote these; it knows which it has.
         self._unreported = list(self._piece.rows)
 
+    def _drop(self) -> None:
+        """Let go of the piece before, and of its memory."""
+        if hasattr(self, "_piece"):
+            del self._piece
+            torch.cuda.empty_cache()
+
     def step(self) -> dict[str, Any]:
+        """Train and measure the next epoch; without room for it the trial ends, and says so."""
+        try:
+            if not self._no_memory:
+                return self._advance()
+        except torch.OutOfMemoryError as error:
+            self._no_memory = str(error)
+        self._drop()
+        return {"rows": [], "no_memory": self._no_memory, SHOULD_CHECKPOINT: False, DONE: True}
+
+    def _advance(self) -> dict[str, Any]:
         piece, shared = self._piece, self._shared
         rows = self._unreported + ([] if piece.finished else piece.advance())
         self._unreported = []
@@ -117,8 +138,10 @@ class StackTrainable(tune.Trainable):
                 for row in measured
             ],
             "rows": rows,
+            "trouble": self._trouble,
             SHOULD_CHECKPOINT: piece.checkpoint_due(shared.sweep.checkpoint_every),
         }
+        self._trouble = ""
         if piece.finished:
             if shared.sweep.keep_weights:
                 piece.save_weights(shared.location / "weights")
@@ -129,8 +152,14 @@ class StackTrainable(tune.Trainable):
         self._piece.save(Location.of(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        saved = Checkpoint.read(Location.of(checkpoint))
-        self._load(dict.fromkeys(saved.trial_ids, saved))
+        if self._no_memory:
+            return
+        try:
+            saved = Checkpoint.read(Location.of(checkpoint))
+        except DamagedCheckpointError as error:
+            self._trouble = f"{error}; its {len(self._piece.trials)} trials begin anew"
+        else:
+            self._load(dict.fromkeys(saved.trial_ids, saved))
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -200,11 +229,12 @@ class _Pieces(Searcher):
 class _Reports(Callback):
     """Passes what Tune hears on to the recorder."""
 
-    def __init__(self, tasks: Sequence[Task], recorder: Recorder) -> None:
+    def __init__(self, tasks: Sequence[Task], recorder: Recorder, keep: int | str) -> None:
         self._tasks = tasks
         self._recorder = recorder
         self._errored: list[TuneTrial] = []
-        self._checkpoints: dict[str, Location] = {}
+        self._keep = keep
+        self._checkpoints: dict[str, list[Location]] = defaultdict(list)
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks to restore an experiment by itself; ours goes on from the
@@ -217,16 +247,22 @@ class _Reports(Callback):
     def on_trial_result(
         self, iteration: int, trials: list, trial: TuneTrial, result: dict, **info: Any
     ) -> None:
+        task = self._task(trial)
+        if result.get("no_memory"):
+            self._recorder.out_of_memory(task, result["no_memory"])
+        if result.get("trouble"):
+            self._recorder.note(result["trouble"])
         # Taken out, because Tune keeps what is left for as long as it runs.
-        self._recorder.rows(self._task(trial), result.pop("rows"), result.pop("units", None))
+        self._recorder.rows(task, result.pop("rows"), result.pop("units", None))
 
     def on_checkpoint(
         self, iteration: int, trials: list, trial: TuneTrial, checkpoint: Any, **info: Any
     ) -> None:
         # Not by Tune's `num_to_keep`, which would write a snapshot of the experiment each time.
-        if (before := self._checkpoints.get(trial.trial_id)) is not None:
-            before.delete_folder()
-        self._checkpoints[trial.trial_id] = Location(checkpoint.filesystem, checkpoint.path)
+        kept = self._checkpoints[trial.trial_id]
+        kept.append(Location(checkpoint.filesystem, checkpoint.path))
+        if isinstance(self._keep, int) and len(kept) > self._keep:
+            kept.pop(0).delete_folder()
 
     def on_trial_complete(
         self, iteration: int, trials: list, trial: TuneTrial, **info: Any
@@ -359,8 +395,12 @@ def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
             storage_path=job.location.path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            # Last what takes the rows out of a report.
-            callbacks=[Metrics(sweep.name, tasks), *watching, _Reports(tasks, job.recorder)],
+            callbacks=[
+                Metrics(sweep.name, tasks),
+                *watching,
+                # Last what takes the rows out of a report.
+                _Reports(tasks, job.recorder, sweep.keep_checkpoints),
+            ],
             verbose=0,
         ),
     )

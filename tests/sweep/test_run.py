@@ -6,13 +6,16 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import sparseae
 from sparseae.errors import RequestError
+from sparseae.results.location import Location
 from sparseae.results.schema import EPOCH_FIELDS, UNIT_FIELDS
+from sparseae.stack import Stack
 from sparseae.sweep import in_process
 from sparseae.sweep.config import Sweep
-from sparseae.sweep.piece import Piece
+from sparseae.sweep.piece import Checkpoint, Piece
 from sparseae.sweep.runner import Quiet
 from sparseae.trial import TRAINING_TYPES
 
@@ -166,14 +169,113 @@ def test_an_unreadable_part_is_put_aside_and_its_rows_trained_again(tmp_path):
     pd.testing.assert_frame_equal(content(results.frame), content(whole.frame), check_exact=True)
 
 
-def test_a_damaged_checkpoint_costs_only_time(tmp_path):
+class Notes(Quiet):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+def _truncated(state: bytes) -> bytes:
+    return state[:-10]
+
+
+def _flipped(state: bytes) -> bytes:
+    return state[:-10] + bytes([state[-10] ^ 1]) + state[-9:]
+
+
+def _header_only(state: bytes) -> bytes:
+    return state[:40]
+
+
+def _later(state: bytes) -> bytes:
+    return state.replace(b'"epoch":"3"', b'"epoch":"4"')
+
+
+def _empty(state: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("harm", [_truncated, _flipped, _header_only, _later, _empty])
+def test_a_damaged_checkpoint_costs_only_time(tmp_path, harm):
     run(tmp_path)
     folder = tmp_path / "results" / "small"
     for state in (folder / "checkpoints").rglob("state.safetensors"):
-        state.write_bytes(state.read_bytes()[:40])
-    results = run(tmp_path, "training.epochs=5")
+        before = state.read_bytes()
+        state.write_bytes(harm(before))
+        assert state.read_bytes() != before
+    watch = Notes()
+    results = run(tmp_path, "training.epochs=5", observer=watch)
+    assert not results.failed
+    assert sum("is damaged" in note for note in watch.notes) == 2
     whole = run(tmp_path, "training.epochs=5", folder="b")
     pd.testing.assert_frame_equal(content(results.frame), content(whole.frame), check_exact=True)
+
+
+def test_a_checkpoint_of_other_data_is_not_gone_on_from(tmp_path, monkeypatch):
+    """Killed before the first rows were written, then the file under the same path changed."""
+    rng, file = np.random.default_rng(0), tmp_path / "x.npy"
+    options = (f"space.dataset=[{file}]", "checkpoint_every=1")
+    np.save(file, rng.standard_normal((60, 5)))
+    run(tmp_path, *options)
+    for part in (tmp_path / "results" / "small").glob("*s/*.parquet"):
+        part.unlink()
+    np.save(file, rng.standard_normal((60, 5)))
+    watch = Notes()
+    results = run(tmp_path, *options, observer=watch)
+    assert any("trained on other data" in note for note in watch.notes)
+    whole = run(tmp_path, *options, folder="b")
+    pd.testing.assert_frame_equal(content(results.frame), content(whole.frame), check_exact=True)
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, {3}), (2, {2, 3}), ("all", {1, 2, 3})])
+def test_the_latest_checkpoints_are_kept(tmp_path, keep, left):
+    run(tmp_path, "checkpoint_every=1", f"keep_checkpoints={keep}", "space.model=[cae]")
+    found = (tmp_path / "results" / "small" / "checkpoints").rglob("state.safetensors")
+    assert {int(state.parent.name[-1]) for state in found} == left
+
+
+def test_a_resumed_run_deletes_the_checkpoints_that_it_went_on_from(tmp_path):
+    run(tmp_path)
+    run(tmp_path, "training.epochs=5", "stack=[]")  # other pieces, so other folders
+    epochs = [
+        Checkpoint.read(Location.of(state.parent)).epoch
+        for state in (tmp_path / "results" / "small" / "checkpoints").rglob("state.safetensors")
+    ]
+    assert epochs == [5] * 8
+
+
+def test_weights_asked_for_later_come_from_the_last_checkpoints(tmp_path, monkeypatch):
+    frame = run(tmp_path).frame
+    monkeypatch.setattr(Piece, "advance", None)  # trains nothing
+    results = run(tmp_path, "keep_weights=true")
+    assert not results.failed
+    assert len(list((tmp_path / "results" / "small" / "weights").glob("*.safetensors"))) == 8
+    pd.testing.assert_frame_equal(content(results.frame), content(frame), check_exact=True)
+
+
+@pytest.mark.parametrize(("fits", "failed"), [(4, 0), (2, 0), (1, 8)])
+def test_a_stack_too_large_for_the_device_is_split_and_tried_once_more(
+    tmp_path, monkeypatch, fits, failed
+):
+    train_epoch = Stack.train_epoch
+
+    def limited(stack, epoch):
+        if epoch == 2 and len(stack.trials) > fits:
+            raise torch.OutOfMemoryError("no room")
+        train_epoch(stack, epoch)
+
+    monkeypatch.setattr(Stack, "train_epoch", limited)
+    watch = Notes()
+    results = run(tmp_path, "checkpoint_every=1", observer=watch)
+    assert len(results.failed) == failed
+    assert any("tried again as 4 smaller ones" in note for note in watch.notes) == (fits < 4)
+    if not failed:
+        whole = run(tmp_path, "stack=[]", folder="b")
+        pd.testing.assert_frame_equal(
+            content(results.frame), content(whole.frame), check_exact=True
+        )
 
 
 def test_another_sweep_of_the_same_name_is_refused_with_the_difference(tmp_path):
@@ -284,13 +386,13 @@ def test_ray_tune_leaves_what_one_process_leaves(tmp_path):
 
 @pytest.mark.slow
 def test_a_failed_tune_trial_is_reported_and_the_rest_goes_on(tmp_path):
-    """Weights cannot be written where a file stands in the folder's place."""
-    folder = tmp_path / "a" / "small"
-    folder.mkdir(parents=True)
-    (folder / "weights").write_text("in the way")
+    """Weights cannot be written where a folder stands in the file's place."""
+    blocked = Sweep.load(SMALL).trials()[0]
+    (tmp_path / "a" / "small" / "weights" / f"{blocked.trial_id}.safetensors").mkdir(parents=True)
     results = run(tmp_path, "keep_weights=true", "max_failures=0", folder="a", in_process=False)
-    assert len(results.failed) == 8
-    assert "weights" in next(iter(results.failed.values()))
+    assert blocked.trial_id in results.failed
+    assert len(results.failed) < 8
+    assert "safetensors" in results.failed[blocked.trial_id]
 
 
 def test_param_space_holds_every_axis():

@@ -1,0 +1,43 @@
+"""Parquet files whose damage is noticed: every page has a checksum."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sparseae.results.location import Location
+
+
+def to_parquet(table: pa.Table) -> pa.Buffer:
+    """A table as the bytes of a file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
+
+
+def write_table(file: Location, table: pa.Table) -> None:
+    """Write the whole file or nothing."""
+    file.write_bytes(to_parquet(table))
+
+
+def read_table(file: Location) -> pa.Table:
+    """Read a whole file.
+
+    Raises:
+        ValueError: if it is damaged.
+        OSError: if the storage does not answer.
+    """
+    return parse(file.read_bytes())
+
+
+def parse(content: bytes) -> pa.Table:
+    """The table in the bytes of a file.
+
+    Raises:
+        ValueError: if they are damaged.
+    """
+    try:
+        source = pa.BufferReader(content)
+        return pq.ParquetFile(source, page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(str(error).splitlines()[0]) from None

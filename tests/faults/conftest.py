@@ -1,0 +1,182 @@
+"""Faults are real: processes are killed, nodes lost, servers stopped, disks filled.
+
+Each test draws where its fault strikes from a seed that it prints; SPARSEAE_FAULT_SEED repeats it.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import sparseae
+from sparseae.sweep.config import Sweep
+from sparseae.sweep.runner import Quiet
+
+#: Four stacks of four trials; a checkpoint after each epoch.
+SWEEP = {
+    "name": "faults",
+    "space": {
+        "model": ["dae", "cae"],
+        "activation": ["relu", "sigmoid"],
+        "sigma2": [0, 0.25],
+        "dataset": ["digits"],
+        "seed": [0, 1],
+    },
+    "training": {"epochs": 12, "hidden_units": 96},
+    "checkpoint_every": 1,
+}
+ROWS = 16 * 13
+TIMING = ["epoch_seconds", "device"]
+
+
+def content(place) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All of a sweep's rows and units that must not depend on when and where they were made."""
+    rows = sparseae.load(place).drop(columns=TIMING)
+    units = sparseae.load_units(place)
+    return (
+        rows.sort_values(["trial_id", "epoch"], ignore_index=True),
+        units.sort_values(["trial_id", "unit"], ignore_index=True),
+    )
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory) -> tuple[pd.DataFrame, pd.DataFrame]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert not sparseae.run(SWEEP, results=folder, in_process=True).failed
+    return content(folder / "faults")
+
+
+@pytest.fixture
+def is_exact(uninterrupted) -> Callable[[object], None]:
+    """Asserts that results hold what a run without faults leaves: nothing lost, doubled, other."""
+
+    def check(place) -> None:
+        for found, expected in zip(content(place), uninterrupted, strict=True):
+            pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+    return check
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    seed = int(os.environ.get("SPARSEAE_FAULT_SEED", time.time_ns() % 1_000_000))
+    print(f"SPARSEAE_FAULT_SEED={seed}")
+    return random.Random(seed)
+
+
+class Injector(Quiet):
+    """Does something once so many rows have come, and keeps the notes."""
+
+    def __init__(self, after: int, fault: Callable[[], object]) -> None:
+        self._after = after
+        self._fault = fault
+        self._rows = 0
+        self.struck = False
+        self.notes: list[str] = []
+
+    def rows(self, task, rows) -> None:
+        self._rows += len(rows)
+        if self._rows >= self._after and not self.struck:
+            self.struck = True
+            self._fault()
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+    stop = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < stop, f"waited {seconds:g} s for {what}"
+        time.sleep(0.02)
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """Every process: its parent and its command line."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            stat = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if stat[0] != "Z":
+            found[int(folder.name)] = (int(stat[1]), words)
+    return found
+
+
+def descendants(ancestor: int) -> dict[int, str]:
+    """The living processes below one, with their command lines."""
+    every = processes()
+    below = {ancestor}
+    while more := {pid for pid, (parent, _) in every.items() if parent in below} - below:
+        below |= more
+    return {pid: every[pid][1] for pid in below - {ancestor} if pid in every}
+
+
+def kill(*pids: int) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def workers(raylets: list[int]) -> list[int]:
+    """The processes that train under these raylets."""
+    return [
+        pid
+        for raylet in raylets
+        for pid, words in descendants(raylet).items()
+        if words.startswith("ray::") and "Trainable" in words
+    ]
+
+
+def epochs_saved(place: Path) -> int:
+    """How far the checkpoints of a local sweep have come, in epochs over its Tune trials."""
+    latest: dict[Path, int] = {}
+    for state in place.glob("checkpoints/*/checkpoint_*"):
+        number = int(state.name.rsplit("_", 1)[1])
+        latest[state.parent] = max(latest.get(state.parent, 0), number)
+    return sum(latest.values())
+
+
+class Command:
+    """``sparseae run`` as a person starts it, in a process of its own."""
+
+    def __init__(self, folder: Path, results: str | Path, *options: str, sweep=None) -> None:
+        config = folder / "faults.yaml"
+        config.write_text(yaml.safe_dump(sweep or SWEEP))
+        self._command = [sys.executable, "-m", "sparseae", "run", str(config)]
+        self._command += ["--results", str(results), *options]
+        self._environment = os.environ | {"COLUMNS": "200"}
+
+    def start(self) -> subprocess.Popen:
+        return subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=self._environment, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self._command, capture_output=True, text=True, env=self._environment, timeout=400
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def trials() -> int:
+    return len(Sweep.load(SWEEP).trials())

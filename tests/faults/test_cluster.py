@@ -1,0 +1,170 @@
+"""A real cluster of several nodes on this machine: workers, nodes and drivers are lost."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import sparseae
+from tests.faults.conftest import (
+    ROWS,
+    SWEEP,
+    Command,
+    Injector,
+    epochs_saved,
+    kill,
+    wait_for,
+    workers,
+)
+
+pytestmark = pytest.mark.slow
+
+#: A node is counted as lost after two seconds, not half a minute.
+QUICK = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+
+
+def harmed_as_asked() -> None:
+    """In each worker: what the file of SPARSEAE_TEST_HARM asks for happens in epoch 3."""
+    import json
+    import signal
+    from pathlib import Path
+
+    import torch
+
+    from sparseae.stack import Stack
+
+    train_epoch, harm = Stack.train_epoch, Path(os.environ["SPARSEAE_TEST_HARM"])
+
+    def train(stack, epoch):
+        asked = json.loads(harm.read_text()) if epoch == 3 and harm.exists() else {}
+        if len(stack.trials) > asked.get("room", 99):
+            raise torch.OutOfMemoryError("CUDA out of memory (as a test has it)")
+        if asked.get("kill") == [stack.trials[0].model, stack.trials[0].activation]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        train_epoch(stack, epoch)
+
+    Stack.train_epoch = train
+
+
+class Nodes:
+    """A head without CPUs, and nodes of one CPU that can be lost."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": QUICK}
+        )
+        self.grow(2)
+
+    def grow(self, size: int) -> None:
+        while len(self.cluster.worker_nodes) < size:
+            self.cluster.add_node(num_cpus=1)
+
+    def raylets(self) -> list[int]:
+        nodes = [self.cluster.head_node, *self.cluster.worker_nodes]
+        return [node.all_processes["raylet"][0].process.pid for node in nodes]
+
+    def lose(self, chance) -> None:
+        """Kill all processes of a node that trains."""
+        wait_for(lambda: workers(self.raylets()), "a worker")
+        nodes = sorted(self.cluster.worker_nodes, key=lambda n: n.unique_id)
+        busy = [n for n in nodes if workers([n.all_processes["raylet"][0].process.pid])]
+        self.cluster.remove_node(chance.choice(busy or nodes), allow_graceful=False)
+
+    def kill_worker(self, chance) -> None:
+        if found := sorted(workers(self.raylets())):
+            kill(chance.choice(found))
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    import ray
+
+    harm = tmp_path_factory.mktemp("harm") / "asked.json"
+    os.environ["SPARSEAE_TEST_HARM"] = str(harm)
+    made = Nodes()
+    ray.init(
+        address=made.cluster.address,
+        runtime_env={"worker_process_setup_hook": harmed_as_asked},
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield made
+    ray.shutdown()
+    made.cluster.shutdown()
+    del os.environ["SPARSEAE_TEST_HARM"]
+
+
+@pytest.fixture
+def harm(nodes):
+    """Asks every worker for harm (`harmed_as_asked`)."""
+    file = Path(os.environ["SPARSEAE_TEST_HARM"])
+    yield lambda **asked: file.write_text(json.dumps(asked))
+    file.unlink()
+
+
+@pytest.fixture(autouse=True)
+def whole(nodes):
+    nodes.grow(2)
+
+
+def test_a_killed_worker_goes_on_from_its_checkpoint(nodes, tmp_path, chance, is_exact):
+    fault = Injector(chance.randrange(1, ROWS - 20), lambda: nodes.kill_worker(chance))
+    results = sparseae.run(SWEEP, results=tmp_path, observer=fault)
+    assert fault.struck
+    assert not results.failed
+    is_exact(tmp_path / "faults")
+
+
+def test_a_lost_node_loses_nothing(nodes, tmp_path, chance, is_exact):
+    fault = Injector(chance.randrange(1, ROWS - 60), lambda: nodes.lose(chance))
+    results = sparseae.run(SWEEP, results=tmp_path, observer=fault)
+    assert fault.struck
+    assert not results.failed
+    is_exact(tmp_path / "faults")
+
+
+def test_a_trial_that_keeps_crashing_is_reported_and_the_rest_goes_on(
+    nodes, tmp_path, chance, harm, is_exact
+):
+    model, activation = chance.choice(["dae", "cae"]), chance.choice(["relu", "sigmoid"])
+    harm(kill=[model, activation])
+    results = sparseae.run(SWEEP, results=tmp_path, set_values=["max_failures=1"])
+    frame = sparseae.load(tmp_path / "faults")
+    victims = frame[(frame["model"] == model) & (frame["activation"] == activation)]
+    assert set(results.failed) == set(victims["trial_id"])
+    assert len(results.failed) == 4
+    harm()
+    assert not sparseae.run(SWEEP, results=tmp_path).failed
+    is_exact(tmp_path / "faults")
+
+
+def test_a_stack_without_room_on_its_device_is_split(nodes, tmp_path, chance, harm, is_exact):
+    harm(room=chance.choice([2, 3]))
+    watch = Injector(0, lambda: None)
+    assert not sparseae.run(SWEEP, results=tmp_path, observer=watch).failed
+    assert "4 stacks were too large: tried again as 8 smaller ones" in watch.notes
+    is_exact(tmp_path / "faults")
+
+
+def test_a_killed_driver_leaves_a_cluster_that_goes_on_with_the_next(
+    nodes, tmp_path, chance, is_exact
+):
+    """Its workers may outlive it for a moment; the same command is not kept waiting for them."""
+    command = Command(tmp_path, tmp_path, "--address", nodes.cluster.address)
+    driver = command.start()
+    goal = chance.randrange(1, 40)
+    wait_for(lambda: epochs_saved(tmp_path / "faults") >= goal, f"{goal} epochs")
+    kill(driver.pid)
+    driver.wait()
+    again = command.run()
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "go on from checkpoints" in again.stdout or "finished before" in again.stdout
+    is_exact(tmp_path / "faults")

@@ -1,0 +1,129 @@
+"""The store: what a kill, a lost answer or a damaged file leaves is sound."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import sparseae
+from sparseae.results.location import Location
+from sparseae.results.store import Store
+from sparseae.trial import TRAINING_TYPES, Trial
+
+TRIAL = Trial(model="cae", activation="relu", sigma2=0.25, constraint="unit_norm",
+              dataset="digits", seed=0)  # fmt: skip
+ID = TRIAL.trial_id
+
+
+def opened(place) -> Store:
+    return Store(Location.of(place), TRAINING_TYPES, {})
+
+
+def rows(*epochs):
+    about = {"sweep": "s", "trial_id": ID, "status": "ok", "loss": 1.0}
+    return [TRIAL.values() | about | {"epoch": epoch} for epoch in epochs]
+
+
+def units(bias: float) -> pa.Table:
+    return pa.table({"trial_id": [ID, ID], "unit": [0, 1], "activation_fraction": [0.5, 0.5],
+                     "pre_activation_mean": [0.0, 0.0], "bias": [bias, bias],
+                     "weight_norm": [1.0, 1.0]})  # fmt: skip
+
+
+def finish(place) -> None:
+    store = opened(place)
+    store.add(rows(0, 1), units(0.1))
+    store.flush()
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_replayed_epoch_leaves_one_row(tmp_path):
+    store = opened(tmp_path)
+    store.add(rows(0, 1))
+    store.add(rows(1, 2))
+    store.flush()
+    again = opened(tmp_path)
+    again.add(rows(0, 1, 2, 3))
+    again.flush()
+    assert sorted(sparseae.load(tmp_path)["epoch"]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("when", range(4))
+def test_killed_at_any_write_nothing_looks_complete_that_is_not(tmp_path, monkeypatch, when):
+    """A trial goes on to more epochs: its old units go, the new ones and the last rows come."""
+    finish(tmp_path)
+    calls = []
+
+    def killing(write):
+        def call(file, *arguments):
+            calls.append(file)
+            if len(calls) > when:
+                raise Killed
+            return write(file, *arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("write_bytes", "delete"):
+            patch.setattr(Location, name, killing(getattr(Location, name)))
+        store = opened(tmp_path)
+        store.add(rows(2, 3), units(0.3))
+        try:
+            store.flush()
+        except Killed:
+            assert when < 3
+    after = opened(tmp_path)
+    assert after.is_complete(ID, 3) == (when == 3)
+    after.add(rows(2, 3), units(0.3))
+    after.flush()
+    assert sorted(sparseae.load(tmp_path)["epoch"]) == [0, 1, 2, 3]
+    assert sparseae.load_units(tmp_path)["bias"].tolist() == [0.3, 0.3]
+
+
+def test_a_write_whose_answer_was_lost_is_not_doubled(tmp_path, monkeypatch):
+    store = opened(tmp_path)
+    store.add(rows(0))
+    write = Location.write_bytes
+
+    def lost(file, data):
+        write(file, data)
+        raise OSError("the connection broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "write_bytes", lost)
+        with pytest.raises(OSError, match="broke"):
+            store.flush()
+    store.add(rows(1))
+    store.flush()
+    assert sorted(pq.read_table(tmp_path / "epochs")["epoch"].to_pylist()) == [0, 1]
+
+
+def test_rows_that_two_runs_left_twice_are_there_once_after_the_next(tmp_path):
+    one, other = opened(tmp_path), opened(tmp_path)
+    for store, epochs in ((one, (0, 1)), (other, (1, 2))):
+        store.add(rows(*epochs), units(0.1))
+        store.flush()
+    assert len(sparseae.load(tmp_path)) == 4
+    assert opened(tmp_path).is_complete(ID, 2)
+    assert sorted(sparseae.load(tmp_path)["epoch"]) == [0, 1, 2]
+    assert len(sparseae.load_units(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("kind", ["epochs", "units"])
+def test_a_flipped_bit_anywhere_in_the_pages_is_noticed(tmp_path, kind):
+    finish(tmp_path)
+    (part,) = (tmp_path / kind).glob("*.parquet")
+    whole = part.read_bytes()
+    for at in range(4, len(whole) // 2, 41):
+        part.write_bytes(whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :])
+        store = opened(tmp_path)
+        if not store.put_aside:  # a bit that means nothing
+            part.write_bytes(whole)
+            assert store.is_complete(ID, 1)
+            continue
+        assert not store.is_complete(ID, 1)
+        (aside,) = (tmp_path / kind).glob("_unreadable-*")
+        aside.unlink()
+        part.write_bytes(whole)
