@@ -28,6 +28,9 @@ _SHARE = 1 / 6
 #: ... but no smaller for that than 4 s on a core, against which a Tune trial's 0.04 s are little.
 _SMALLEST = 4e11
 
+#: Bytes of a piece's members at most: without it a stack of thousands of trials is one piece.
+_MOST_BYTES = 2 << 30
+
 _FLOAT32 = 4
 
 #: Rows that a measurement encodes at once, and noise that is drawn at once (`sparseae.stack`).
@@ -118,6 +121,7 @@ def cut(plans: Sequence[StackPlan], workers: int, *, gpu: bool = False) -> list[
     of the earliest found. Long pieces are cut further, because some are slower than their FLOPs
     say; not on a GPU, where a stack is faster than its parts.
     """
+    plans = [part for plan in plans for part in plan.split(_parts_that_fit(plan))]
     total = sum(plan.flops for plan in plans)
     largest_trial = max(plan.flops / len(plan.trials) for plan in plans)
     ideal = max(total / workers, largest_trial)
@@ -136,6 +140,12 @@ def cut(plans: Sequence[StackPlan], workers: int, *, gpu: bool = False) -> list[
             earliest = min(finish for finish, _ in tried)
             return next(pieces for finish, pieces in tried if finish <= 1.02 * earliest)
         limit *= _FINER
+
+
+def _parts_that_fit(plan: StackPlan) -> int:
+    """Into how many parts a stack must be cut for its members, the data apart, to fit in memory."""
+    members = memory(plan) - memory(StackPlan(plan.trials[:1]))
+    return 1 + members // _MOST_BYTES
 
 
 def _last_finish(pieces: Sequence[float], workers: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ from ray._private.state import state
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sparseae.errors import RequestError
@@ -226,6 +227,22 @@ class _Pieces(Searcher):
         """See `save`."""
 
 
+class _FirstCome(FIFOScheduler):
+    """Tune's first come, first served, without a look at every trial of the sweep at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: deque[TuneTrial] = deque()
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self._waiting.append(trial)  # also one that is tried again
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        while self._waiting and self._waiting[0].status != TuneTrial.PENDING:
+            self._waiting.popleft()
+        return self._waiting[0] if self._waiting else None
+
+
 class _Reports(Callback):
     """Passes what Tune hears on to the recorder."""
 
@@ -386,6 +403,7 @@ def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
             search_alg=_Pieces(
                 configs, dispatch, placement, [memory(StackPlan(t.trials)) for t in tasks]
             ),
+            scheduler=_FirstCome(),
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=lambda trial: f"{_name(trial)}_{trial.trial_id}",

@@ -83,6 +83,17 @@ def test_a_gpu_keeps_stacks_whole_that_a_cpu_cuts():
     assert len(cut(plans, 1)) == len(plans)
 
 
+def test_no_piece_outgrows_the_memory():
+    wide = {"sigma2": "paper", "seed": list(range(100)), "model": "cae", "activation": "relu",
+            "dataset": "gaussian"}  # fmt: skip
+    sweep = Sweep.load({"name": "wide", "space": wide, "training": {"gaussian_inputs": 784}})
+    (whole,) = stacks(sweep)
+    for pieces in (cut([whole], 1), cut([whole], 2, gpu=True)):
+        assert sum(len(piece.trials) for piece in pieces) == 1200
+        data = 50_000 * 784 * 4
+        assert max(map(memory, pieces)) < (2 << 30) + 2 * data
+
+
 def test_no_finer_than_helps():
     # 36 equal trials on 32 workers end after two of them, however they are cut.
     plans = stacks(Sweep.load(BASE))

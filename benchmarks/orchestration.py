@@ -1,0 +1,197 @@
+"""What a sweep costs beside its training: cutting, start-up, Tune trials, Parquet.
+
+    python benchmarks/orchestration.py [--quick] [--trials 1000]
+
+Every figure is measured in this run. The Tune trials are real ones, through the whole path of
+`sparseae run`, of a network with two units on two inputs that trains in no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sparseae import data
+from sparseae.results.location import Location
+from sparseae.results.store import Store
+from sparseae.sweep import run
+from sparseae.sweep.config import Sweep
+from sparseae.sweep.piece import Piece
+from sparseae.sweep.plan import _kind, _last_finish, cut, stacks
+from sparseae.sweep.runner import Quiet, Task
+from sparseae.trial import TRAINING_TYPES
+
+CONFIGS = Path(__file__).parents[1] / "tune_configs"
+WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+#: What this program is called with to time one start: the second it began, and where to write.
+STARTUP = "--startup"
+
+
+def cutting() -> Table:
+    """Finish of the last worker over work divided by workers, by simulation."""
+    table = Table(title="last worker's finish / (work / workers)", title_justify="left")
+    for column in ("workers", "pieces", "speed as FLOPs say", "models 2/3 to 3/2 as fast"):
+        table.add_column(column, justify="right")
+    whole = stacks(Sweep.load(CONFIGS / "paper.yaml"))
+    for workers in WORKERS:
+        pieces = cut(whole, workers)
+        even = _last_finish([p.flops for p in pieces], workers) * workers
+        spread = [_late(pieces, workers, seed) for seed in range(10)]
+        table.add_row(
+            str(workers),
+            str(len(pieces)),
+            f"{even / sum(p.flops for p in pieces):.2f}",
+            f"{sum(spread) / len(spread):.2f} ({max(spread):.2f} at worst)",
+        )
+    return table
+
+
+def _late(pieces: Sequence[Any], workers: int, seed: int) -> float:
+    slower: dict[tuple, float] = {}
+    generator = random.Random(seed)
+    seconds = [
+        p.flops * slower.setdefault(_kind(p.trials[0]), generator.uniform(2 / 3, 3 / 2))
+        for p in pieces
+    ]
+    return _last_finish(seconds, workers) / (sum(seconds) / workers)
+
+
+class FirstRows(Quiet):
+    """Says how long after the process began the first rows came."""
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self.seconds: float | None = None
+
+    def rows(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.seconds is None:
+            self.seconds = time.time() - self._began
+
+
+def startup(folder: str) -> float:
+    """Seconds from starting Python to the first measured epoch of the quickstart on Ray."""
+    command = [sys.executable, __file__, STARTUP, repr(time.time()), folder]
+    return float(subprocess.check_output(command, text=True).splitlines()[-1])
+
+
+def _time_startup(began: str, folder: str) -> None:
+    view = FirstRows(float(began))
+    quick = ["training.epochs=1", "space.dataset=[digits]", "space.model=[cae]"]
+    run(CONFIGS / "quickstart.yaml", results=folder, set_values=quick, observer=view)
+    print(view.seconds)
+
+
+class Milestones(Quiet):
+    """The driver's time and memory when so many Tune trials have finished."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._finished = 0
+        self.reached: list[tuple[int, float, float, float]] = []
+
+    def finished(self, task: Task) -> None:
+        self._finished += 1
+        # The first ones, while the workers start, are no part of the cost of a trial.
+        if self._finished == 10 or self._finished % self._every == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            used = (time.perf_counter(), time.process_time(), pages * resource.getpagesize())
+            self.reached.append((self._finished, *used))
+
+
+def tune_trials(count: int, folder: str) -> Table:
+    """Wall time, driver's CPU time and memory of a Tune trial with four reports."""
+    view = Milestones(max(10, count // 5))
+    sweep = {
+        "name": "trivial",
+        "space": {
+            "model": "cae", "activation": "relu", "sigma2": 0.1, "constraint": "none",
+            "dataset": "gaussian", "seed": list(range(count)),
+        },
+        "stack": [],
+        "training": {"epochs": 3, "hidden_units": 2, "samples": 50, "gaussian_inputs": 2},
+    }  # fmt: skip
+    began = time.perf_counter()
+    results = run(sweep, results=folder, observer=view)
+    whole = time.perf_counter() - began
+    if results.failed:
+        raise SystemExit(f"{len(results.failed)} trials failed")
+    files = sum(len(names) for _, _, names in os.walk(folder))
+    table = Table(
+        title=f"{count} Tune trials of 4 epochs on {os.cpu_count()} cores; "
+        f"{whole:.0f} s with start and end, {files / count:.1f} files a trial",
+        title_justify="left",
+    )
+    for column in ("trials", "wall ms", "worker's ms", "driver's CPU ms", "driver's kB"):
+        table.add_column(column, justify="right")
+    workers = os.cpu_count() or 1
+    for before, after in zip(view.reached, view.reached[1:], strict=False):
+        new = after[0] - before[0]
+        wall, cpu, memory = (b - a for a, b in zip(before[1:], after[1:], strict=True))
+        table.add_row(
+            f"{before[0]} to {after[0]}",
+            f"{1e3 * wall / new:.1f}",
+            f"{1e3 * wall / new * workers:.1f}",
+            f"{1e3 * cpu / new:.1f}",
+            f"{memory / new / 1e3:.0f}",
+        )
+    return table
+
+
+def parquet(folder: str) -> tuple[float, float]:
+    """Seconds of training a stack of the quickstart, and of writing what it reports."""
+    sweep = Sweep.load(CONFIGS / "quickstart.yaml")
+    trials = stacks(sweep)[0].trials
+    torch.set_num_threads(1)
+    x = torch.from_numpy(data.prepare("digits", samples=trials[0].training.samples).x)
+    piece = Piece(trials, x, torch.device("cpu"), sweep.name)
+    store = Store(Location.of(folder), TRAINING_TYPES, {})
+    trained = wrote = 0.0
+    while not piece.finished:
+        began = time.perf_counter()
+        rows = piece.advance()
+        units = piece.units() if piece.finished else None
+        trained += time.perf_counter() - began
+        began = time.perf_counter()
+        store.add(rows, units)
+        if piece.finished:
+            store.flush()
+        wrote += time.perf_counter() - began
+    return trained, wrote
+
+
+def main() -> None:
+    if sys.argv[1:2] == [STARTUP]:
+        _time_startup(*sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer trials, one start")
+    parser.add_argument("--trials", type=int, help="Tune trials to run (default 500)")
+    arguments = parser.parse_args()
+    count = arguments.trials or (50 if arguments.quick else 500)
+    console = Console()
+    console.print(cutting())
+    with tempfile.TemporaryDirectory() as folder:
+        trained, wrote = parquet(f"{folder}/parquet")
+        share = f"{wrote:.3f} s beside {trained:.1f} s of training: {wrote / trained:.2%}"
+        console.print(f"Parquet: {share}")
+        starts = [startup(f"{folder}/start{n}") for n in range(1 if arguments.quick else 3)]
+        console.print("prompt to first epoch:", ", ".join(f"{s:.1f} s" for s in starts))
+        console.print(tune_trials(count, f"{folder}/trivial"))
+
+
+if __name__ == "__main__":
+    main()
