@@ -33,6 +33,7 @@ from sparseae import gemm
 from sparseae.stack import _MEASURE_ROWS, Stack
 from sparseae.trial import Training, Trial
 
+WORKER_START = 15.0  # seconds that a worker has to import its libraries and warm up
 SIGMA2 = (0.25, 0.0, 0.01, 0.09, 0.49, 1.0)  # the first is the one trained alone
 
 
@@ -52,17 +53,20 @@ def check(peer: type[Peer], members: Sequence[Trial], x: Tensor) -> None:
     """That the peer's updates are the engine's, on the same minibatches and noise.
 
     Raises:
-        AssertionError: if a weight differs by more than float32 rounds in a few steps.
+        AssertionError: if the weights moved otherwise, beyond what float32 rounds (a relu at its
+            kink may fall to either side).
     """
     stack, first = Stack(members, x), members[0]
+    before = stack.W.clone()
     sigma2 = [trial.sigma2 for trial in members]
-    other = peer(first.model, first.activation, sigma2, stack.W.clone(), stack.b.clone())
+    other = peer(first.model, first.activation, sigma2, before, stack.b.clone())
     for run, noise in stack._minibatches(1):
         for step in range(run.shape[0]):
             minibatch = run[step, 0]
             other.step(minibatch, minibatch if noise is None else noise[step, 0, 0])
     stack.train_epoch(1)
-    torch.testing.assert_close(other.weights(), stack.W, rtol=1e-4, atol=1e-5)
+    moved = (stack.W - before).norm()
+    assert (other.weights() - stack.W).norm() < 1e-3 * moved, f"{peer.name} trains otherwise"
 
 
 def floors(inputs: int, units: int, batch: int, rows: int) -> dict[str, list[Callable]]:
@@ -121,24 +125,27 @@ def compare(
     def epoch(stack: Stack) -> Callable[[], object]:
         return lambda: stack.train_epoch(1)
 
+    # By name: updates of a member in a call, and the call.
     candidates: dict[str, tuple[int, Callable[[], object]]] = {
-        "engine": (1, epoch(one)),
-        "engine, measuring": (1, one.measure),
-        "engine, stack": (size, epoch(six)),
-        "engine, stack, measuring": (size, six.measure),
+        "engine": (steps, epoch(one)),
+        "engine, measuring": (steps, one.measure),
+        "engine, stack": (steps * size, epoch(six)),
+        "engine, stack, measuring": (steps * size, six.measure),
     }
+    half = steps // 2 * batch  # rows of the peers' epochs, which nothing but steps are made of
     for peer in PEERS:
         for members in (alone, together) if peer.stacks else (alone,):
             check(peer, members, x[: 3 * batch])
             sigma2 = [trial.sigma2 for trial in members]
             made = peer(model, activation, sigma2, *_initial(members, x))
             name = peer.name if members is alone else f"{peer.name}, stack"
-            candidates[name] = (len(members), lambda made=made: made.epoch(x, batch))
+            updates = half // batch * len(members)
+            candidates[name] = (updates, lambda made=made: made.epoch(x[:half], batch))
     least = dict.fromkeys(["floor", *candidates], math.inf)
     for _ in range(rounds + 1):  # the first compiles and allocates
         least["floor"] = min(least["floor"], floor_seconds(products, steps, chunks) / steps)
-        for name, (members, call) in candidates.items():
-            least[name] = min(least[name], _seconds(call) / steps / members)
+        for name, (updates, call) in candidates.items():
+            least[name] = min(least[name], _seconds(call) / updates)
     return least
 
 
@@ -151,9 +158,14 @@ def two_cores(cores: Sequence[int], inputs: int, units: int, batch: int) -> floa
     """Throughput of two processes on two cores, in units of one process on one."""
 
     def rate(used: Sequence[int]) -> float:
-        command = [sys.executable, __file__, "--worker", str(inputs), str(units), str(batch)]
+        start = time.time() + WORKER_START
+        shape = [str(number) for number in (inputs, units, batch)]
         workers = [
-            subprocess.Popen([*command, str(core)], stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, __file__, "--worker", *shape, str(core), str(start)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
             for core in used
         ]
         return sum(float(worker.communicate()[0]) for worker in workers)
@@ -163,18 +175,18 @@ def two_cores(cores: Sequence[int], inputs: int, units: int, batch: int) -> floa
     return max(two for _, two in pairs) / max(one for one, _ in pairs)
 
 
-def work(inputs: int, units: int, batch: int, core: int) -> None:
-    """A worker of `two_cores`: prints its epochs a second over three seconds, after a warm-up."""
+def work(inputs: int, units: int, batch: int, core: int, start: float) -> None:
+    """A worker of `two_cores`: prints its epochs a second over two seconds from ``start``."""
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
     stack = Stack(trials("cae", "sigmoid", 6, units, batch), torch.randn(10 * batch, inputs))
     stack.train_epoch(1)
-    time.sleep(2 - time.time() % 2)  # begin together
-    epochs, start = 0, time.perf_counter()
-    while time.perf_counter() - start < 3:
+    time.sleep(start - time.time())  # fails where the others have begun without it
+    epochs, began = 0, time.perf_counter()
+    while time.perf_counter() - began < 2:
         stack.train_epoch(1)
         epochs += 1
-    print(epochs / (time.perf_counter() - start))
+    print(epochs / (time.perf_counter() - began))
 
 
 COLUMNS = ("inputs", "model", "activation", "members", "ms a step", "to its GEMMs",
@@ -221,12 +233,12 @@ def main() -> None:
     parser.add_argument("--activations", nargs="+", default=["relu", "sigmoid"])
     parser.add_argument("--units", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=20, help="steps of an epoch")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--worker", type=int, nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=30, help="steps of an epoch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", type=float, nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        work(*arguments.worker)
+        work(*map(int, arguments.worker[:4]), start=arguments.worker[4])
         return
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:1])
@@ -245,7 +257,8 @@ def main() -> None:
                 for row in rows_of(inputs, model, activation, len(SIGMA2), least):
                     print("| " + " | ".join(row) + " |", flush=True)
     print()
-    for inputs in arguments.inputs if len(cores) > 1 else []:
+    if len(cores) > 1:
+        inputs = max(arguments.inputs)
         ratio = two_cores(cores[:2], inputs, arguments.units, arguments.batch)
         print(f"{inputs} inputs: two processes on two cores do {ratio:.2f} times the work of one")
 
