@@ -21,6 +21,12 @@ def plan(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Tune trials at once; default: this machine's CPUs.")
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster to plan for; as http://HOST:8265 it is asked through its job API."
+        ),
+    ] = None,
 ) -> None:
     """Show what would run: trials, epochs, memory, work, estimated time. Trains nothing."""
     from rich.console import Console
@@ -30,7 +36,20 @@ def plan(
     from sparseae.sweep.plan import make_plan
 
     sweep = Sweep.load(config, set_values or ())
+    if address and "://" in address:
+        from sparseae.sweep.jobs import Jobs
+
+        typer.echo(Jobs(address).plan(sweep), nl=False)
+        return
     at_once = workers or max(1, int((os.cpu_count() or 1) / sweep.resources.cpu))
+    placed = ""
+    if address:
+        from sparseae.sweep.placement import describe, place
+        from sparseae.sweep.tune import look
+
+        cluster = look(address)
+        placement = place(sweep.resources, cluster)
+        at_once, placed = placement.workers, describe(placement, cluster)
     made = make_plan(sweep, at_once)
     table = Table(show_header=False, box=None)
     table.add_column(style="dim")
@@ -43,6 +62,8 @@ def plan(
     table.add_row("sweep", sweep.name)
     table.add_row("trials", f"{made.trials:,}" + (f" ({', '.join(left_out)})" if left_out else ""))
     table.add_row("Tune trials", f"{made.tune_trials:,} for {made.workers:,} at once")
+    if placed:
+        table.add_row("placement", placed)
     table.add_row("epochs", f"{made.epochs:,}")
     table.add_row("samples", f"{made.samples:,}")
     table.add_row("memory", f"{_bytes(made.largest_memory)} for the largest Tune trial")

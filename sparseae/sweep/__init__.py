@@ -1,4 +1,4 @@
-"""Sweeps: configuration, plan and run. Only `sparseae.sweep.tune` imports Ray."""
+"""Sweeps: configuration, plan and run. Only `tune`, `watching`, `jobs` and `aws` import Ray."""
 
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.runner import Results, run

@@ -133,9 +133,10 @@ class Jobs:
             RequestError: also where another configuration of the sweep runs, or the sweep needs a
                 file that is not sent.
         """
-        configuration = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
-        digest = hashlib.sha256(configuration.encode()).hexdigest()[:16]
-        files = _own_files(sweep)
+        digest = hashlib.sha256(_text(sweep).encode()).hexdigest()[:16]
+        words = ["python", "-m", "sparseae", "run", "sweep.yaml"]
+        words += ["--results", results] if results else []
+        words += ["--overwrite"] if overwrite else []
         for _ in range(3):  # somebody may submit the same at the same moment
             known = self.every()
             for job in known:
@@ -149,28 +150,33 @@ class Jobs:
                     return job, True
             name = _free_name(sweep.name, {job.name for job in known})
             metadata = {_SWEEP: sweep.name, _CONFIG: digest, _RESULTS: results or ""}
-            if self._send(name, configuration, files, results, overwrite, metadata):
+            if self._send(name, words, sweep, metadata):
                 return self.find(name), False
         raise RequestError(f"{sweep.name}: another submission is always quicker; try again")
 
-    def _send(
-        self,
-        name: str,
-        configuration: str,
-        files: list[str],
-        results: str | None,
-        overwrite: bool,
-        metadata: dict[str, str],
-    ) -> bool:
-        """Start the job; False where one of that name was there already."""
-        words = ["python", "-m", "sparseae", "run", "sweep.yaml"]
-        words += ["--results", results] if results else []
-        words += ["--overwrite"] if overwrite else []
+    def plan(self, sweep: Sweep) -> str:
+        """What `sparseae plan` prints on the cluster, which knows its machines best."""
+        name = f"plan-{sweep.name}-{os.urandom(4).hex()}"
+        words = ["python", "-m", "sparseae", "plan", "sweep.yaml", "--address", "auto"]
+        self._send(name, words, sweep, {})
+        job = self._details(name)
+        while job.live:
+            time.sleep(_LOOK_SECONDS / 4)
+            job = self._details(name)
+        log = self.log(job)
+        if job.state != "succeeded":
+            lines = [line for line in log.splitlines() if line.strip()]
+            raise RequestError((lines or [job.message])[-1].removeprefix("sparseae: "))
+        return log
+
+    def _send(self, name: str, words: list[str], sweep: Sweep, metadata: dict[str, str]) -> bool:
+        """Start a command with the sweep's file beside it; False where that name is taken."""
+        files = _own_files(sweep)
         with tempfile.TemporaryDirectory() as folder, self._answering():
-            _collect(Path(folder), configuration, files)
+            _collect(Path(folder), _text(sweep), files)
             try:
                 self._client.submit_job(
-                    # exec: the signal that stops the job reaches the run itself.
+                    # exec: the signal that stops the job reaches the command itself.
                     entrypoint="exec " + shlex.join(words),
                     submission_id=name,
                     runtime_env={
@@ -190,11 +196,15 @@ class Jobs:
                 raise
         return True
 
+    def _details(self, name: str) -> SweepJob:
+        with self._answering():
+            return _sweep_job(self._client.get_job_info(name))
+
     def every(self) -> list[SweepJob]:
         """Every submission of a sweep that the cluster remembers, the newest first."""
         with self._answering():
-            found = [_sweep_job(details) for details in self._client.list_jobs()]
-        jobs = [job for job in found if job is not None]
+            every = self._client.list_jobs()
+        jobs = [_sweep_job(d) for d in every if d.submission_id and _SWEEP in (d.metadata or {})]
         return sorted(jobs, key=lambda job: job.started or 0.0, reverse=True)
 
     def find(self, name: str) -> SweepJob:
@@ -275,13 +285,15 @@ def _url(address: str) -> str:
     return url.rstrip("/")
 
 
-def _sweep_job(details: JobDetails) -> SweepJob | None:
+def _text(sweep: Sweep) -> str:
+    return yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def _sweep_job(details: JobDetails) -> SweepJob:
     metadata: dict[str, Any] = details.metadata or {}
-    if details.submission_id is None or _SWEEP not in metadata:
-        return None
     return SweepJob(
-        name=details.submission_id,
-        sweep=metadata[_SWEEP],
+        name=details.submission_id or "",
+        sweep=metadata.get(_SWEEP, ""),
         state=details.status.value.lower(),
         results=metadata.get(_RESULTS, ""),
         started=details.start_time / 1000 if details.start_time else None,

@@ -1,4 +1,4 @@
-"""The sweep on Ray Tune. The only module that imports Ray."""
+"""The sweep on Ray Tune."""
 
 from __future__ import annotations
 

@@ -125,3 +125,40 @@ def test_the_sweep_in_the_manifest_is_a_valid_one():
 
 def test_paths_of_the_tests_are_the_files_of_the_folder():
     assert set(EVERY) == {*LAUNCHED, "kuberay-rayjob.yaml", "Dockerfile"}
+
+
+#: What KubeRay's reference (docs.ray.io, "KubeRay CRD API reference") has of what the file uses.
+KUBERAY = {
+    "RayJob": {"apiVersion", "kind", "metadata", "spec"},
+    "RayJobSpec": {
+        "backoffLimit", "entrypoint", "rayClusterSpec", "shutdownAfterJobFinishes",
+        "submissionMode", "ttlSecondsAfterFinished",
+    },
+    "RayClusterSpec": {
+        "authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "headGroupSpec",
+        "rayVersion", "workerGroupSpecs",
+    },
+    "WorkerGroupSpec": {
+        "groupName", "maxReplicas", "minReplicas", "rayStartParams", "replicas", "template",
+    },
+}  # fmt: skip
+
+
+def test_the_manifest_has_the_keys_of_kuberay_s_reference():
+    rayjob = list(yaml.safe_load_all((CLUSTER / "kuberay-rayjob.yaml").read_text()))[-1]
+    cluster = rayjob["spec"]["rayClusterSpec"]
+    assert rayjob["apiVersion"] == "ray.io/v1"
+    for part, keys in [
+        (rayjob, "RayJob"),
+        (rayjob["spec"], "RayJobSpec"),
+        (cluster, "RayClusterSpec"),
+        *((group, "WorkerGroupSpec") for group in cluster["workerGroupSpecs"]),
+    ]:
+        assert set(part) <= KUBERAY[keys]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert rayjob["spec"]["shutdownAfterJobFinishes"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        # Ray's parameters are text, whatever they look like.
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        for container in group["template"]["spec"]["containers"]:
+            assert {"name", "image", "resources"} <= set(container)

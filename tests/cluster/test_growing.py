@@ -1,0 +1,123 @@
+"""Sweeps on clusters that have no GPU yet: real Ray, a real autoscaler, pretended GPUs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from sparseae.results import load
+from tests.cluster import machines as m
+from tests.conftest import REPOSITORY
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(m.missing() is not None, reason=f"no machines here: {m.missing()}"),
+]
+
+SWEEP = """
+name: grown
+space: {model: [dae, cae], activation: [relu], sigma2: [0, 0.25], dataset: [digits]}
+training: {epochs: 2, hidden_units: 16, samples: 200}
+"""
+
+#: Ray's own autoscaler over machines that it makes up on this one.
+GROWING = {
+    "cluster_name": "growing",
+    "max_workers": 2,
+    "provider": {
+        "type": "fake_multinode",
+        "use_node_id_as_ip": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+        "launch_multiple": True,
+        "head_node_id": "fffffffffffffffffffffffffffffffffffffffffffffffffff00000",
+    },
+    "available_node_types": {
+        "head": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
+        "gpu": {
+            "resources": {"CPU": 2, "GPU": 1},
+            "node_config": {},
+            "min_workers": 0,
+            "max_workers": 2,
+        },
+    },
+    "head_node_type": "head",
+    "auth": {},
+    "docker": {},
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "file_mounts_sync_continuously": False,
+    "rsync_exclude": [],
+    "rsync_filter": [],
+    "initialization_commands": [],
+    "setup_commands": [],
+    "head_setup_commands": [],
+    "worker_setup_commands": [],
+    "head_start_ray_commands": [],
+    "worker_start_ray_commands": [],
+    "upscaling_speed": 1.0,
+    "idle_timeout_minutes": 5,
+}
+
+
+class Alone:
+    """A machine where Ray meets no other, and shell commands on it."""
+
+    def __init__(self, machine: m.Machine) -> None:
+        self.machine = machine
+        self._words = ("bash", "-c", f"cd /srv; export PATH={REPOSITORY}/.venv/bin:$PATH; ")
+
+    def do(self, command: str) -> str:
+        done = self.machine.run(*self._words[:2], self._words[2] + command, timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def begin(self, command: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.machine.command(*self._words[:2], self._words[2] + command),
+            cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def alone(tmp_path):
+    with m.machines(tmp_path, ["alone"]) as made:
+        (tmp_path / "shared" / "sweep.yaml").write_text(SWEEP)
+        (tmp_path / "shared" / "growing.json").write_text(json.dumps(GROWING))
+        yield Alone(made["alone"])
+
+
+def test_auto_has_the_autoscaler_start_gpus(alone, tmp_path):
+    node = GROWING["provider"]["head_node_id"]
+    alone.do(
+        f"export RAY_FAKE_CLUSTER=1 AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_CLOUD_INSTANCE_ID={node} "
+        f"RAY_OVERRIDE_NODE_ID_FOR_TESTING={node}; "
+        "ray start --head --num-cpus=2 --autoscaling-config=growing.json"
+    )
+    while "0 of 2 GPUs up" not in (plan := alone.do("sparseae plan sweep.yaml --address auto")):
+        time.sleep(1)  # the autoscaler has not told yet what it may start
+    assert "4 at once on 0 of 2 GPUs up" in " ".join(plan.split())
+    said = alone.do("sparseae run sweep.yaml --address auto --results results")
+    assert "no GPU is up yet" in said
+    assert len(load(tmp_path / "shared" / "results" / "grown")) == 4 * 3
+    assert "1.0 GPU" in alone.do("ray status") or "2.0 GPU" in alone.do("ray status")
+
+
+def test_gpus_that_were_asked_for_are_waited_for_and_used_alone(alone, tmp_path):
+    alone.do("ray start --head --num-cpus=2 --port=6379")
+    run = alone.begin(
+        "sparseae run sweep.yaml --address auto --results results --set resources.gpu=0.5"
+    )
+    while "'GPU': 0.5" not in alone.do("ray status"):  # a Tune trial asks
+        assert run.poll() is None, run.communicate()[0]
+    place = tmp_path / "shared" / "results" / "grown"
+    assert not (place / "epochs").exists()
+    assert "StackTrainable" not in alone.machine.run("ps", "ax").stdout
+    alone.do("ray start --address=127.0.0.1:6379 --num-cpus=2 --num-gpus=1")
+    said, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, said
+    assert "no GPU is up yet" in said
+    assert len(load(place)) == 4 * 3
