@@ -36,7 +36,7 @@ GROWING = {
         "head_node_id": "fffffffffffffffffffffffffffffffffffffffffffffffffff00000",
     },
     "available_node_types": {
-        "head": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
+        "ray.head.default": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
         "gpu": {
             "resources": {"CPU": 2, "GPU": 1},
             "node_config": {},
@@ -44,7 +44,7 @@ GROWING = {
             "max_workers": 2,
         },
     },
-    "head_node_type": "head",
+    "head_node_type": "ray.head.default",
     "auth": {},
     "docker": {},
     "file_mounts": {},
@@ -93,8 +93,8 @@ def alone(tmp_path):
 def test_auto_has_the_autoscaler_start_gpus(alone, tmp_path):
     node = GROWING["provider"]["head_node_id"]
     alone.do(
-        f"export RAY_FAKE_CLUSTER=1 AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_CLOUD_INSTANCE_ID={node} "
-        f"RAY_OVERRIDE_NODE_ID_FOR_TESTING={node}; "
+        "export RAY_FAKE_CLUSTER=1 RAY_enable_autoscaler_v2=1 AUTOSCALER_UPDATE_INTERVAL_S=1 "
+        f"RAY_CLOUD_INSTANCE_ID={node} RAY_OVERRIDE_NODE_ID_FOR_TESTING={node}; "
         "ray start --head --num-cpus=2 --autoscaling-config=growing.json"
     )
     while "0 of 2 GPUs up" not in (plan := alone.do("sparseae plan sweep.yaml --address auto")):
