@@ -8,6 +8,7 @@ import pickle
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
 
 import ray
 import torch
+import yaml
 from ray import tune
-from ray._private.state import state
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
@@ -44,8 +45,8 @@ from sparseae.sweep.runner import CHECKPOINTS, DataKey, Job, Recorder, Task, dat
 from sparseae.sweep.watching import Metrics, trackers
 from sparseae.trial import AXES
 
-#: Machines of a kind that an autoscaler may start without bound: more than a sweep fills.
-_UNBOUNDED = 100
+#: Where `ray up` leaves a cluster's configuration on its head; the drivers of jobs run there.
+_AUTOSCALER_FILE = "~/ray_bootstrap_config.yaml"
 
 
 @dataclass(frozen=True)
@@ -367,15 +368,27 @@ def _connect(address: str | None) -> None:
 
 
 def _cluster(address: str | None) -> Cluster:
-    up = [(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
-    groups = []
-    if (config := state.get_cluster_config()) is not None:
-        running = Counter(node["Labels"].get("ray.io/node-group") for node in ray.nodes())
-        for group in config.node_group_configs:
-            most = group.max_count if group.max_count >= 0 else _UNBOUNDED
-            groups.append((group.resources, max(0, most - running[group.name])))
-    local = address is None and "RAY_ADDRESS" not in os.environ
-    return Cluster(nodes_of(up), nodes_of(groups), local)
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    up = nodes_of([(node["Resources"], 1) for node in alive])
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        return Cluster(up, local=True)
+    return Cluster(up, nodes_of(_to_come(alive)))
+
+
+def _to_come(alive: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, float], int]]:
+    """Machines that the autoscaler may add, by kind: its file on the head tells."""
+    try:
+        config = yaml.safe_load(Path(_AUTOSCALER_FILE).expanduser().read_bytes())
+        kinds, most = config["available_node_types"], config["max_workers"]
+        head = config["head_node_type"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return []
+    running = Counter(node["Labels"].get("ray.io/node-group") for node in alive)
+    return [
+        (kind["resources"], max(0, min(kind.get("max_workers", most), most) - running[name]))
+        for name, kind in kinds.items()
+        if name != head
+    ]
 
 
 def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
