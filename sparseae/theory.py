@@ -187,7 +187,7 @@ class Probe:
             variance_ratio=a.double().var(0, correction=0) / norms.square(),
             theorem2_bound=unknown
             if s.pre_threshold is None
-            else _cantelli(s.pre_threshold - mean, norms),
+            else cantelli(s.pre_threshold - mean, norms),
             inactive_share=(h <= s.threshold).double().mean(0),
             first_order=first_order,
             second_order=second_order,
@@ -195,7 +195,7 @@ class Probe:
         ), sigma_r
 
 
-def _cantelli(distance: Tensor, deviation: Tensor) -> Tensor:
+def cantelli(distance: Tensor, deviation: Tensor) -> Tensor:
     """Lower bound on Pr(a <= E[a] + distance), of any a with this standard deviation.
 
     Theorem 2 with Var[a_j] = norm(W_j)^2 (theorem 1): it rises as E[a_j] falls below the threshold,

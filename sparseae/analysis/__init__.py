@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sparseae.analysis import theory_predictions  # noqa: F401 (it registers its predictions)
 from sparseae.analysis.predictions import check_predictions
 from sparseae.analysis.trends import trends
 

@@ -47,6 +47,8 @@ class Curve:
         drift: (R, K) the same of the mean pre-activation, in weight lengths; NaN where unknown.
         epoch: the latest epoch that more than half of the trials have reached.
         trials: trials with any row.
+        theory: (R, K, E) each column of `THEORY_FIELDS` that the table has, for epochs 0 to
+            ``epoch``; NaN where unknown, as above.
         trial_ids: (R, K) their names, empty where there is none.
         diverged: how many of them diverged.
         unfinished: how many have fewer epochs than they were to have.
@@ -62,6 +64,7 @@ class Curve:
     drift: np.ndarray
     epoch: int
     trials: int
+    theory: dict[str, np.ndarray] = field(default_factory=dict)
     trial_ids: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=object))
     variant: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -150,7 +153,8 @@ def _by_epoch(rows: pd.DataFrame, trial_ids: pd.Index) -> dict[str, np.ndarray]:
     place = trial_ids.get_indexer(rows["trial_id"]), rows["epoch"].to_numpy()
     shape = len(trial_ids), int(place[1].max()) + 1
     tables = {}
-    for name in _MEASURED:
+    theory = [f.name for f in THEORY_FIELDS if f.name in rows]
+    for name in [*_MEASURED, *theory]:
         tables[name] = np.full(shape, np.nan)
         if name in rows:
             tables[name][place] = rows[name].to_numpy(float, na_value=np.nan)
@@ -204,6 +208,11 @@ def _curve(
         wide[at_seed, at_sigma2] = np.where(sound, values, np.nan)
         return wide
 
+    def by_epoch(values: np.ndarray) -> np.ndarray:
+        wide = np.full((seeds.size, sigma2.size, epoch + 1), np.nan)
+        wide[at_seed, at_sigma2] = np.where(sound[:, None], values[:, : epoch + 1], np.nan)
+        return wide
+
     trial_ids = np.full((seeds.size, sigma2.size), "", dtype=object)
     trial_ids[at_seed, at_sigma2] = trials.index.to_numpy(object)
     activation, dead, pre_activation, length = (measured[c][members] for c in _MEASURED)
@@ -219,6 +228,11 @@ def _curve(
         moved=table(activation[:, epoch] - activation[:, fifth]),
         drift=table(drift),
         epoch=epoch,
+        theory={
+            f.name: by_epoch(measured[f.name][members])
+            for f in THEORY_FIELDS
+            if f.name in measured and np.isfinite(measured[f.name][members]).any()
+        },
         trials=len(trials),
         trial_ids=trial_ids,
         diverged=int((~sound).sum()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparseae.analysis.curves import Curve, curves
+from sparseae.analysis.theory_predictions import reach_points
 from sparseae.errors import RequestError
+
+if TYPE_CHECKING:
+    from sparseae.checks import Check  # torch, which no figure needs
 
 #: Colour, marker and line of each model.
 _STYLES = {
@@ -27,6 +31,10 @@ _STYLES = {
     "mdae": ("#009E73", "^", "-."),
     "sae": ("#CC79A7", "D", "-"),
     "edae": ("#E69F00", "v", "--"),
+    "dae2": ("#56B4E9", "P", "-."),
+    "cae_h": ("#8C564B", "<", "--"),
+    "corollary1": ("#882255", "p", "-."),
+    "corollary2": ("#44AA99", "h", "-."),
 }
 _OTHERS = [("#56B4E9", "P", "-"), ("#999999", "*", "--"), ("#F0E442", "h", "-.")]
 
@@ -139,6 +147,146 @@ def of_curves(chosen: Sequence[Curve], title: str = "") -> Figure:
     return panels.finish(title, "$\\sigma^2$")
 
 
+def terms(chosen: Sequence[Curve]) -> Figure:
+    """What makes up the bias gradient of relu dae (theory: true), a column a data set.
+
+    At the largest sigma2, by epoch, means over the units and the seeds: what the noise adds to it
+    in the mean, as measured, and what the kink and eq. 7's smooth terms account for; the band is
+    the deviation, over minibatches, of the part that is odd in the noise, as the first-order term,
+    whose mean is zero.
+
+    Raises:
+        RequestError: if of no relu dae the theory was measured.
+    """
+    fixed = [c for c in chosen if c.name["constraint"] == "unit_norm"]
+    found = [c for c in fixed if "kink_gradient" in c.theory]
+    if not found:
+        raise RequestError("no relu dae under unit_norm with theory: true")
+    panels = _Panels(["bias gradient"], _datasets(found), heights=[2.0], width=3.0)
+    for dataset in _datasets(found):
+        curve = min(
+            (c for c in found if c.name["dataset"] == dataset),
+            key=lambda c: c.settings.get("corruptions") or 1,
+        )
+        axis, epochs = panels["bias gradient", dataset], np.arange(curve.epoch + 1)
+        odd = np.nanmean(curve.theory["first_order_rms"][:, -1], axis=0)
+        axis.fill_between(epochs, -odd, odd, color="#E69F00", alpha=0.2, lw=0,
+                          label="first-order term of a minibatch")  # fmt: skip
+        lines = (
+            ("bias_gradient", "#0072B2", "-", "added by the noise, measured"),
+            ("kink_gradient", "#D55E00", "--", "the kink's term"),
+            ("second_order_gradient", "#009E73", "-.", "smooth second-order terms"),
+        )
+        for name, colour, line, label in lines:
+            mean = np.nanmean(curve.theory[name][:, -1], axis=0)
+            axis.plot(epochs, mean, line, color=colour, lw=1.6, label=label)
+        axis.set_title(f"{dataset}, $\\sigma^2$ = {curve.sigma2[-1]:g}", fontsize=9)
+    return panels.finish("The bias gradient of relu dae", "epoch")
+
+
+def drift(chosen: Sequence[Curve]) -> Figure:
+    """The bias gradient against how E[a_j] moves over the next epoch, a column a data set.
+
+    A point is a trial's epoch, means over its units: above, the whole gradient; below, that of the
+    reconstruction error alone. Theorem 1 (eq. 5) expects a falling line through 0.
+
+    Raises:
+        RequestError: if the theory was not measured.
+    """
+    rows = {"whole gradient": ("ae_bias_gradient", "bias_gradient"),
+            "J$_{AE}$ alone": ("ae_bias_gradient",)}  # fmt: skip
+    found = [c for c in chosen if "pre_activation_change" in c.theory and c.epoch > 1]
+    if not found:
+        raise RequestError("no trials with theory: true")
+    panels = _Panels(list(rows), _datasets(found), [1.8, 1.8])
+    for curve in found:
+        change = curve.theory["pre_activation_change"][..., 1:]
+        colour, _, _ = _style_of(curve.name["model"])
+        for row, names in rows.items():
+            known = [curve.theory[n] for n in names if n in curve.theory]
+            gradient = np.sum(known, axis=0)[..., :-1]
+            axis = panels[row, curve.name["dataset"]]
+            axis.plot(gradient.ravel(), change.ravel(), ".", ms=2, color=colour, alpha=0.5,
+                      label=curve.name["model"], rasterized=True)  # fmt: skip
+            axis.set_xscale("symlog", linthresh=0.01)
+            axis.set_xlim(-3, 3)
+            axis.set_yscale("symlog", linthresh=0.001)
+            axis.set_xticks([-1, -0.01, 0, 0.01, 1], ["-1", "-.01", "0", ".01", "1"])
+            axis.set_yticks([-0.1, -0.001, 0, 0.001, 0.1], ["-.1", "-.001", "0", ".001", ".1"])
+    return panels.finish("Change of E[a] over an epoch", "mean bias gradient, an epoch before")
+
+
+def reach(chosen: Sequence[Curve]) -> Figure:
+    """The theory's reach: the regularizer's bias gradient at the initial weights, means over units,
+    against the change of the final activation fraction from sigma2 = 0, a point a curve and sigma2
+    (weights of length one), a row an activation and a column a data set.
+
+    Raises:
+        RequestError: if the theory was not measured.
+    """
+    points = {d: reach_points(c for c in chosen if c.name["dataset"] == d)
+              for d in _datasets(chosen)}  # fmt: skip
+    points = {dataset: found for dataset, found in points.items() if found}
+    if not points:
+        raise RequestError("no trials with theory: true under unit_norm with sigma2 = 0")
+    activations = sorted({p["activation"] for found in points.values() for p in found})
+    panels = _Panels(activations, list(points), heights=[1.6] * len(activations))
+    gradients = [p["gradient"] for found in points.values() for p in found]
+    limits = 1.5 * min(0, *gradients) - 1e-3, 1.5 * max(0, *gradients) + 1e-3
+    changes = [p["change"] for found in points.values() for p in found]
+    lowest, highest = min(0, *changes), max(0, *changes)
+    for dataset, found in points.items():
+        for point in found:
+            axis = panels[point["activation"], dataset]
+            colour, marker, _ = _style_of(point["model"])
+            axis.plot(point["gradient"], point["change"], marker, ms=4, mew=0.8, alpha=0.8,
+                      color=colour, label=point["model"])  # fmt: skip
+            axis.set_xscale("symlog", linthresh=1e-3)
+            axis.set_xlim(*limits)
+            axis.set_ylim(lowest - 0.05, highest + 0.05)
+            axis.axhline(0, color="0.7", lw=0.6)
+    return panels.finish(
+        "Change of the activation fraction",
+        "mean $\\lambda$ dR/db$_j$ at the initial weights",
+    )
+
+
+def lemma1(chosen: Sequence[Curve]) -> Figure:
+    """Lemma 1 and Theorem 1's condition: dJ_AE/db_j and lambda dR/db_j, root mean squares over the
+    units, as shares of the bound that the first never exceeds and the second is to exceed; a column
+    a data set, a line a model (median over its trials).
+
+    Raises:
+        RequestError: if the theory was not measured.
+    """
+    rows = {"dJ$_{AE}$/db / bound": "ae_bias_gradient_rms",
+            "$\\lambda$ dR/db / bound": "bias_gradient_rms"}  # fmt: skip
+    found = [c for c in chosen if "lemma1_bound" in c.theory]
+    if not found:
+        raise RequestError("no trials with theory: true")
+    panels = _Panels(list(rows), _datasets(found), heights=[1.6, 1.6])
+    for dataset in _datasets(found):
+        for model in sorted({c.name["model"] for c in found}):
+            of_model = [c for c in found if c.name["dataset"] == dataset]
+            of_model = [c for c in of_model if c.name["model"] == model]
+            if not of_model:
+                continue
+            length = min(c.epoch for c in of_model) + 1
+            for row, name in rows.items():
+                shares = [
+                    (c.theory[name] / c.theory["lemma1_bound"])[..., :length].reshape(-1, length)
+                    for c in of_model
+                ]
+                axis = panels[row, dataset]
+                median = np.nanmedian(np.concatenate(shares), axis=0)
+                colour, _, line = _style_of(model)
+                axis.plot(np.arange(length), median, line, color=colour, lw=1.3, label=model)
+                axis.axhline(1, color="0.3", lw=0.8, ls=":")
+                axis.set_yscale("log")
+                axis.set_ylim(1e-4, 3)
+    return panels.finish("Bias gradients and Lemma 1's bound", "epoch")
+
+
 def epoch_curves(frame: pd.DataFrame, activation: str, constraint: str) -> Figure:
     """Activation fraction by epoch: a column a data set, a row a model, a line a sigma2.
 
@@ -164,6 +312,25 @@ def epoch_curves(frame: pd.DataFrame, activation: str, constraint: str) -> Figur
             axis.plot(mean.index, mean, color=shades[sigma2], lw=1.2, label=f"{sigma2:g}")
     title = f"Activation fraction by epoch: {activation}, {constraint}"
     return panels.finish(title, "epoch", legend="$\\sigma^2$")
+
+
+def check_figure(check: Check) -> Figure:
+    """The figure of a `sparseae.checks.Check`."""
+    with _style():
+        figure = Figure(figsize=(5.2, 4.0), layout="constrained")
+        axis = figure.add_subplot()
+        for line in check.lines:
+            width = 1.3 if line.joined else 0
+            axis.plot(line.x, line.y, lw=width, marker="o", ms=3, label=line.label)
+        axis.set(xscale=check.scale, yscale=check.scale, xlabel=check.axes[0], ylabel=check.axes[1])
+        if check.ticks:
+            axis.set_xticks(range(len(check.ticks)), check.ticks, rotation=90)
+            axis.set_yscale("symlog", linthresh=1e-3)
+            axis.axhline(0, color="0.3", lw=0.8)
+        word = "holds" if check.passed else "does not hold"
+        axis.set_title(f"{check.section}: {word}", loc="left")
+        axis.legend(fontsize=8)
+    return figure
 
 
 #: Where the histogram of units shows the dead ones, beside its logarithmic axis, and its bins.
@@ -357,12 +524,17 @@ def _style() -> AbstractContextManager[None]:
     return mpl.rc_context(_RC)
 
 
+def _style_of(model: str) -> tuple[str, str, str]:
+    """Colour, marker and line of a model."""
+    return _STYLES.get(model, _OTHERS[sum(map(ord, model)) % len(_OTHERS)])
+
+
 def _line(axis: Axes, curve: Curve, values: np.ndarray, label: str) -> None:
     """The mean over seeds with their range."""
     there = np.isfinite(values).any(0)
     x, y = curve.sigma2[there], values[:, there]
     model = curve.name["model"]
-    colour, marker, line = _STYLES.get(model, _OTHERS[sum(map(ord, model)) % len(_OTHERS)])
+    colour, marker, line = _style_of(model)
     axis.plot(
         x, np.nanmean(y, axis=0), line, color=colour, marker=marker, ms=3.5, lw=1.4, label=label,
     )  # fmt: skip

@@ -42,17 +42,38 @@ class Evidence:
     def __init__(self, found: Judged) -> None:
         self._found = found
 
+    @property
+    def measured(self) -> Judged:
+        """The curves of which the theory was measured (``theory: true``)."""
+        return [(curve, trend) for curve, trend in self._found if curve.theory]
+
     def find(
-        self, model: str, activation: str, constraint: str, *, encoder_bias: bool = True
+        self,
+        model: str,
+        activation: str,
+        constraint: str,
+        *,
+        encoder_bias: bool = True,
+        most_corruptions: bool = False,
     ) -> Judged:
-        """Every variant of a curve, with its trend; without an encoder bias only on request."""
+        """Every variant of a curve, with its trend.
+
+        Without an encoder bias, and with more corruptions a sample than the fewest (the paper has
+        one), only on request.
+        """
         wanted = {"model": model, "activation": activation, "constraint": constraint}
-        return [
+        found = [
             (curve, trend)
             for curve, trend in self._found
             if all(curve.name[key] == value for key, value in wanted.items())
             and bool(curve.settings.get("encoder_bias", True)) == encoder_bias
         ]
+        fewest = min((_corruptions(curve) for curve, _ in found), default=1)
+        return [p for p in found if most_corruptions or _corruptions(p[0]) == fewest]
+
+
+def _corruptions(curve: Curve) -> int:
+    return int(curve.settings.get("corruptions") or 1)
 
 
 class Prediction:
@@ -70,6 +91,9 @@ class Prediction:
     def cases(cls) -> Iterator[Prediction]:
         """The single statements that the class makes."""
         yield cls()
+
+    #: The function of `sparseae.analysis.plot` that draws the curves that decided.
+    figure: ClassVar[str] = "of_curves"
 
     #: What the statement is about, where the class makes several.
     subject: str = ""

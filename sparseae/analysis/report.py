@@ -16,12 +16,12 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from sparseae.analysis import plot
-from sparseae.analysis.curves import trial_table
+from sparseae.analysis.curves import curves, trial_table
 from sparseae.analysis.predictions import NOT_TESTED, TOGETHER, Outcome, Prediction, outcomes_of
 from sparseae.analysis.trends import Judged, judge, trend_table
 from sparseae.errors import RequestError
 from sparseae.results import load, load_units, load_weights, provenance
-from sparseae.trial import with_own_keys
+from sparseae.trial import DEFAULTS, with_own_keys
 
 #: Verdicts in the order in which a reader wants them.
 _ORDER = ["contradicted", "supported", "inconclusive", "not tested"]
@@ -90,7 +90,35 @@ def _figures(place: str | Path, frame: pd.DataFrame) -> Iterator[tuple[str, str,
                 "units, each rarely active; a bar at 0 alone is dead units.",
                 lambda a=activation, c=constraint: plot.unit_histogram(frame, units, a, c),
             )
+    yield from _of_theory(frame)
     yield from _filters(place, frame)
+
+
+def _of_theory(frame: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
+    """Figures of what ``theory: true`` measured."""
+    measured = [curve for curve in curves(frame) if curve.theory]
+    explained = [
+        c
+        for c in curves(frame)
+        if c.name["activation"] == "relu"
+        and c.name["constraint"] == "unit_norm"
+        and c.name["model"] in ("dae", "edae", "dae2")
+    ]
+    if {c.name["model"] for c in explained} >= {"dae", "dae2"}:
+        yield from _try(
+            "explanations",
+            "Why dae makes relu sparse (section 3.1.1): along the number of corruptions, the "
+            "first-order term alone (edae), and without the kink (dae2).",
+            lambda: plot.of_curves(explained, "The two explanations of a sparse relu dae"),
+        )
+    for name, draw in (
+        ("terms", plot.terms),
+        ("drift", plot.drift),
+        ("reach", plot.reach),
+        ("lemma1", plot.lemma1),
+    ):
+        text = " ".join((draw.__doc__ or "").partition("\n\n    Raises")[0].split())
+        yield from _try(f"theory-{name}", text, lambda draw=draw: draw(measured))
 
 
 def _try(name: str, caption: str, draw: Callable[[], Figure]) -> Iterator[tuple[str, str, Figure]]:
@@ -103,7 +131,7 @@ def _try(name: str, caption: str, draw: Callable[[], Figure]) -> Iterator[tuple[
 def _filters(place: str | Path, frame: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
     """Filters of the trials at the largest sigma2 whose weights were kept."""
     known = provenance(place)
-    if not known.get("configuration", {}).get("keep_weights"):
+    if not any(c.get("keep_weights") for c in known["configurations"]):
         return
     shapes = {"mnist": (28, 28), "digits": (8, 8), "cifar10": (8, 8, 3), "photo_patches": (8, 8, 3)}
     rows = frame[frame["dataset"].isin(list(shapes)) & (frame["seed"] == frame["seed"].min())]
@@ -147,7 +175,7 @@ def _page(place: str | Path, frame: pd.DataFrame, judged: Judged, drawn: list[Dr
     )
     known = provenance(place)
     return environment.get_template("report.html").render(
-        name=known.get("configuration", {}).get("name", Path(str(place)).name),
+        name=_name(place, known),
         counts={verdict: verdicts.count(verdict) for verdict in _ORDER},
         tested=[
             _statement(case, outcomes)
@@ -159,6 +187,7 @@ def _page(place: str | Path, frame: pd.DataFrame, judged: Judged, drawn: list[Dr
         figures=drawn,
         state=_state(frame, known),
         provenance=known,
+        nan=float("nan"),
     )
 
 
@@ -166,7 +195,7 @@ def _statement(case: Prediction, outcomes: Mapping[str, Outcome]) -> Mapping[str
     """A statement with its verdicts, and a drawing of the curves that decided."""
     svg = io.StringIO()
     curves = [curve for curve, _ in outcomes[TOGETHER].curves]
-    plot.save(plot.of_curves(curves), svg)
+    plot.save(getattr(plot, case.figure)(curves), svg)
     name = re.sub(r"\W+", "-", case.label)
     return {
         "case": case,
@@ -179,7 +208,8 @@ def _statement(case: Prediction, outcomes: Mapping[str, Outcome]) -> Mapping[str
 def _state(frame: pd.DataFrame, known: Mapping[str, Any]) -> Mapping[str, Any]:
     """How complete the results are."""
     trials = trial_table(frame)
-    expected = expected_trials(known["configuration"]) if "configuration" in known else None
+    configurations = known["configurations"]
+    expected = expected_trials(*configurations) if configurations else None
     return {
         "trials": len(trials),
         "missing": max(0, expected - len(trials)) if expected is not None else 0,
@@ -188,8 +218,19 @@ def _state(frame: pd.DataFrame, known: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def expected_trials(configuration: Mapping[str, Any]) -> int:
-    """How many trials a resolved configuration (``sweep.yaml``) asks for."""
+def _name(place: str | Path, known: Mapping[str, Any]) -> str:
+    """The sweep's name, or the folder's where it holds several."""
+    configurations = known["configurations"]
+    return configurations[0]["name"] if len(configurations) == 1 else Path(str(place)).name
+
+
+def expected_trials(*configurations: Mapping[str, Any]) -> int:
+    """How many trials some resolved configurations (``sweep.yaml``) ask for together."""
+    return len(set().union(*map(_expected, configurations)))
+
+
+def _expected(configuration: Mapping[str, Any]) -> set[tuple]:
+    """Each trial that a resolved configuration asks for, as the values of its keys."""
 
     def matches(wanted: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         return all(values.get(k) in (v if isinstance(v, list) else [v]) for k, v in wanted.items())
@@ -203,6 +244,6 @@ def expected_trials(configuration: Mapping[str, Any]) -> int:
                 values |= override["training"]
         if not any(matches(entry, values) for entry in configuration.get("exclude") or []):
             # An override may give two points of the space the same configuration.
-            values = with_own_keys(values)
+            values = with_own_keys(DEFAULTS | values)
             trials.add(tuple(v for k, v in sorted(values.items()) if k != "epochs"))
-    return len(trials)
+    return trials

@@ -42,3 +42,28 @@ FULL_RANGE = 0.25
 
 #: Resamples of the seeds for the interval of the slope, where not all can be listed.
 BOOTSTRAP = 999
+
+#: A bound of the theory holds for the units that it is measured on, but for rounding and sampling.
+HOLDS = 0.99
+
+#: A sign that foretells a move: balanced accuracy half way from chance to certainty, or no better
+#: than chance.
+FORETELLS, CHANCE = 0.75, 0.5
+
+#: Theorem 1's condition is sufficient for one step along the whole gradient. An epoch is hundreds
+#: of steps on minibatches, with momentum: one unit in twenty may go astray.
+SUFFICIENT = 0.95
+
+#: Rank correlations: half of the variance of the ranks is explained, or less than a tenth.
+STRONG, WEAK = 0.7, 0.3
+
+#: A cause explains an effect that shrinks to less than half without it, and that it brings about to
+#: more than half alone.
+MOST = 0.5
+
+#: So many times more corruptions show whether an effect of their finite number vanishes: their
+#: mean's deviation is a third or less.
+MORE_CORRUPTIONS = 9
+
+#: Fewest points of a rank correlation.
+FEWEST_POINTS = 8

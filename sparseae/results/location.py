@@ -93,6 +93,12 @@ class Location:
             and not info.base_name.startswith((".", "_"))
         ]
 
+    def folders(self) -> list[Location]:
+        """The folders right below, by name."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        found = sorted(self.filesystem.get_file_info(selector), key=lambda info: info.path)
+        return [Location(self.filesystem, i.path) for i in found if i.type == fs.FileType.Directory]
+
     def read_bytes(self) -> bytes:
         with self.filesystem.open_input_stream(self.path) as stream:
             return stream.readall()

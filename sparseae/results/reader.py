@@ -24,13 +24,14 @@ def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     """The epochs of one or several sweeps as one table (specification, "Results").
 
     Args:
-        places: folders or URLs, ``DIR/NAME``.
+        places: folders or URLs, ``DIR/NAME``; or ``DIR``, for every sweep in it.
 
     Raises:
         RequestError: in one line, where a folder or its files cannot be used.
     """
-    several = [places] if isinstance(places, str | Path) else list(places)
-    tables = [_table(Location.of(place), "epochs") for place in several]
+    listed = [places] if isinstance(places, str | Path) else list(places)
+    several = [sweep for place in listed for sweep in sweeps_in(Location.of(place))]
+    tables = [_table(sweep, "epochs") for sweep in several]
     for place, table in zip(several, tables, strict=True):
         missing = [f.name for f in EPOCH_FIELDS if f.name not in table.column_names]
         if missing:
@@ -44,7 +45,14 @@ def load_units(place: str | Path) -> pd.DataFrame:
     Raises:
         RequestError: in one line, where there are none or they cannot be read.
     """
-    return _frame([_table(Location.of(place), "units")])
+    return _frame([_table(sweep, "units") for sweep in sweeps_in(Location.of(place))])
+
+
+def sweeps_in(location: Location) -> list[Location]:
+    """The sweep of a folder, or the sweeps in it where it has no epochs of its own."""
+    if (location / "epochs").exists():
+        return [location]
+    return [below for below in location.folders() if (below / "epochs").exists()] or [location]
 
 
 def load_weights(place: str | Path, trial_id: str) -> dict[str, np.ndarray]:
@@ -56,9 +64,10 @@ def load_weights(place: str | Path, trial_id: str) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as load_tensors
 
-    file = Location.of(place) / "weights" / f"{trial_id}.safetensors"
-    if not file.exists():
-        raise RequestError(f"{file}: there is no such file; the sweep needs keep_weights: true")
+    files = [s / "weights" / f"{trial_id}.safetensors" for s in sweeps_in(Location.of(place))]
+    file = next((file for file in files if file.exists()), None)
+    if file is None:
+        raise RequestError(f"{files[0]}: there is no such file; the sweep needs keep_weights: true")
     try:
         return load_tensors(file.read_bytes())
     except (SafetensorError, OSError) as error:
@@ -66,9 +75,17 @@ def load_weights(place: str | Path, trial_id: str) -> dict[str, np.ndarray]:
 
 
 def provenance(place: str | Path) -> dict[str, Any]:
-    """Where results come from: configuration, versions, git commit, the data sets' fingerprints."""
-    location = Location.of(place)
-    known: dict[str, Any] = {}
+    """Where results come from: configurations, versions, git commit, the data sets' fingerprints.
+
+    ``configurations`` has one for each sweep in the folder.
+    """
+    known: dict[str, Any] = {"configurations": []}
+    for sweep in sweeps_in(Location.of(place)):
+        _add_provenance(sweep, known)
+    return known
+
+
+def _add_provenance(location: Location, known: dict[str, Any]) -> None:
     for file in _files(location, "epochs"):
         metadata = pq.read_schema(file.path, filesystem=file.filesystem).metadata or {}
         for key, value in metadata.items():
@@ -77,11 +94,13 @@ def provenance(place: str | Path) -> dict[str, Any]:
                 text = value.decode()
                 short = name.removeprefix("sparseae.")
                 plain = short not in ("versions", "datasets", "gemm")
-                known[short] = text if plain else json.loads(text)
+                if plain:
+                    known[short] = text
+                else:
+                    known[short] = known.get(short, {}) | json.loads(text)
     configuration = location / "sweep.yaml"
     if configuration.exists():
-        known["configuration"] = yaml.safe_load(configuration.read_bytes())
-    return known
+        known["configurations"].append(yaml.safe_load(configuration.read_bytes()))
 
 
 def _files(location: Location, kind: str) -> list[Location]:

@@ -29,6 +29,7 @@ SWEEP = {
     },
     "training": {"epochs": 6, "hidden_units": 16, "samples": 200},
     "keep_weights": True,
+    "theory": True,
 }
 
 
@@ -228,3 +229,22 @@ def test_the_page_in_a_browser(sweep, tmp_path):
         assert browser.get_log("browser") == []
     finally:
         browser.quit()
+
+
+def test_a_folder_of_sweeps_is_one_table(sweep, tmp_path):
+    other = sparseae.run(
+        SWEEP, results=sweep.parent, set_values=["name=other", "space.model=[edae, dae2]"],
+        in_process=True,
+    )  # fmt: skip
+    frame = sparseae.load(sweep.parent)
+    assert len(frame) == len(sparseae.load(sweep)) + len(other.frame)
+    assert set(frame["sweep"]) == {"shown", "other"}
+    page = report(sweep.parent, tmp_path).read_text()
+    assert "0 not yet begun" not in page
+    assert "36 trials" in page
+    assert "Configuration of other" in page
+    for name in ("explanations", "theory-terms", "theory-drift", "theory-reach", "theory-lemma1"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    done = command("analyze", sweep.parent)
+    assert done.returncode == 0
+    assert "kink-explains" in done.stdout

@@ -134,7 +134,7 @@ def test_provenance(tmp_path):
     assert known["version"] == "0.1.0"
     assert known["versions"] == {"torch": "2.13.0"}
     assert known["datasets"]["digits"]["fingerprint"] == "f00"
-    assert known["configuration"] == {"name": "s"}
+    assert known["configurations"] == [{"name": "s"}]
 
 
 def test_weights(tmp_path):
