@@ -192,23 +192,30 @@ def run(
     sweep = Sweep.load(source, set_values)
     place = below(results, sweep.name)
     location = Location.of(place)
-    if not overwrite:
-        _require_continuable(location, sweep)
-    prepared = _prepare(sweep)
     observer = observer or Quiet()
+    try:
+        if not overwrite:
+            _require_continuable(location, sweep)
+    except OSError as error:
+        raise RequestError(f"{location}: cannot be read: {_reason(error)}") from None
+    prepared = _prepare(sweep)
     with only_run(location, observer.note) as check:
-        if overwrite:
-            _clear(location)
-        else:
-            _require_continuable(location, sweep)  # again: it may have run in the meantime
-            _require_same_data(location, _described(prepared))
         try:
+            if overwrite:
+                _clear(location)
+            else:
+                _require_continuable(location, sweep)  # again: it may have run in the meantime
+                _require_same_data(location, _described(prepared))
             return _train(sweep, place, prepared, observer, check, in_process, address)
         except OSError as error:
-            reason = str(error).splitlines()[0]
             raise StorageError(
-                f"{location}: cannot be written ({reason}); once it can, the same command goes on"
+                f"{location}: cannot be written ({_reason(error)}); "
+                "once it can, the same command goes on"
             ) from error
+
+
+def _reason(error: OSError) -> str:
+    return str(error).splitlines()[0]
 
 
 def _train(

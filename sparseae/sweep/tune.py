@@ -426,6 +426,8 @@ def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
             storage_path=job.location.path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+            # The last epoch asks for its checkpoint itself; a trial without memory has none.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=[
                 Metrics(sweep.name, tasks),
                 *watching,

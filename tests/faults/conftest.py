@@ -5,7 +5,6 @@ Each test draws where its fault strikes from a seed that it prints; SPARSEAE_FAU
 
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -18,8 +17,10 @@ import pytest
 import yaml
 
 import sparseae
-from sparseae.sweep.config import Sweep
 from sparseae.sweep.runner import Quiet
+
+# Ray lets its workers wait for whatever else this machine does; a test shall not.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 #: Four stacks of four trials; a checkpoint after each epoch.
 SWEEP = {
@@ -93,54 +94,6 @@ class Injector(Quiet):
         self.notes.append(message)
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
-    stop = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < stop, f"waited {seconds:g} s for {what}"
-        time.sleep(0.02)
-
-
-def processes() -> dict[int, tuple[int, str]]:
-    """Every process: its parent and its command line."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            stat = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if stat[0] != "Z":
-            found[int(folder.name)] = (int(stat[1]), words)
-    return found
-
-
-def descendants(ancestor: int) -> dict[int, str]:
-    """The living processes below one, with their command lines."""
-    every = processes()
-    below = {ancestor}
-    while more := {pid for pid, (parent, _) in every.items() if parent in below} - below:
-        below |= more
-    return {pid: every[pid][1] for pid in below - {ancestor} if pid in every}
-
-
-def kill(*pids: int) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def workers(raylets: list[int]) -> list[int]:
-    """The processes that train under these raylets."""
-    return [
-        pid
-        for raylet in raylets
-        for pid, words in descendants(raylet).items()
-        if words.startswith("ray::") and "Trainable" in words
-    ]
-
-
 def epochs_saved(place: Path) -> int:
     """How far the checkpoints of a local sweep have come, in epochs over its Tune trials."""
     latest: dict[Path, int] = {}
@@ -176,7 +129,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def trials() -> int:
-    return len(Sweep.load(SWEEP).trials())

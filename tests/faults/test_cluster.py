@@ -7,26 +7,10 @@ from pathlib import Path
 import pytest
 
 import sparseae
-from tests.faults.conftest import (
-    ROWS,
-    SWEEP,
-    Command,
-    Injector,
-    epochs_saved,
-    kill,
-    wait_for,
-    workers,
-)
+from tests.faults.conftest import ROWS, SWEEP, Command, Injector, epochs_saved
+from tests.faults.processes import Nodes, kill, wait_for
 
 pytestmark = pytest.mark.slow
-
-#: A node is counted as lost after two seconds, not half a minute.
-QUICK = {
-    "health_check_initial_delay_ms": 1000,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 1000,
-    "health_check_failure_threshold": 3,
-}
 
 
 def harmed_as_asked() -> None:
@@ -50,37 +34,6 @@ def harmed_as_asked() -> None:
         train_epoch(stack, epoch)
 
     Stack.train_epoch = train
-
-
-class Nodes:
-    """A head without CPUs, and nodes of one CPU that can be lost."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": QUICK}
-        )
-        self.grow(2)
-
-    def grow(self, size: int) -> None:
-        while len(self.cluster.worker_nodes) < size:
-            self.cluster.add_node(num_cpus=1)
-
-    def raylets(self) -> list[int]:
-        nodes = [self.cluster.head_node, *self.cluster.worker_nodes]
-        return [node.all_processes["raylet"][0].process.pid for node in nodes]
-
-    def lose(self, chance) -> None:
-        """Kill all processes of a node that trains."""
-        wait_for(lambda: workers(self.raylets()), "a worker")
-        nodes = sorted(self.cluster.worker_nodes, key=lambda n: n.unique_id)
-        busy = [n for n in nodes if workers([n.all_processes["raylet"][0].process.pid])]
-        self.cluster.remove_node(chance.choice(busy or nodes), allow_graceful=False)
-
-    def kill_worker(self, chance) -> None:
-        if found := sorted(workers(self.raylets())):
-            kill(chance.choice(found))
 
 
 @pytest.fixture(scope="module")
