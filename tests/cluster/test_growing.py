@@ -27,7 +27,8 @@ GROWING = {
     "cluster_name": "growing",
     "max_workers": 2,
     "provider": {
-        "type": "fake_multinode",
+        "type": "external",
+        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
         "use_node_id_as_ip": True,
         "disable_node_updaters": True,
         "disable_launch_config_check": True,
