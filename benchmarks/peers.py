@@ -63,7 +63,7 @@ class TorchModule(Peer):
         self.loss = torch_loss(model, activation)
         self.members = []
         for number, weight, bias in zip(sigma2, W, b, strict=True):
-            encoder = nn.Linear(W.shape[2], W.shape[1])
+            encoder = nn.Linear(W.shape[2], W.shape[1], device=W.device)
             with torch.no_grad():
                 encoder.weight.copy_(weight)
                 encoder.bias.copy_(bias)

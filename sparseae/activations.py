@@ -29,6 +29,9 @@ class Activation:
     #: s'' is 0 wherever it exists, so that a penalty on s' has no bias gradient.
     piecewise_linear: ClassVar[bool] = False
 
+    #: Tensors of a's size that `value` holds beside its result (`sparseae.footprint`).
+    value_temporaries: ClassVar[int] = 0
+
     def __init_subclass__(cls) -> None:
         ACTIVATIONS[cls.name] = cls
 
@@ -136,6 +139,7 @@ class Tanh(Activation):
     """tanh(a), a control: it saturates at -1, not at 0."""
 
     name = "tanh"
+    value_temporaries = 2
     pre_threshold = math.atanh(0.1)
 
     def value(self, a: Tensor, out: Tensor | None = None) -> Tensor:
@@ -166,6 +170,7 @@ class Maxout(Activation):
     """
 
     name = "maxout"
+    value_temporaries = 1
     threshold = 0.0
     piecewise_linear = True
 

@@ -174,6 +174,11 @@ class Objective:
     #: Floating point operations a step, for each weight and row of the encoder's input.
     flops_per_weight_and_sample: ClassVar[int] = 10
 
+    #: What a step holds at most beside its buffers, as so many (rows, m) matrices a member, and
+    #: what a step or `moment` holds as so many (m, m): for `sparseae.footprint`.
+    step_temporaries: ClassVar[int] = 3
+    unit_matrices: ClassVar[int] = 0
+
     def __init_subclass__(cls) -> None:
         if "name" in cls.__dict__:
             OBJECTIVES[cls.name] = cls
@@ -218,6 +223,10 @@ class Objective:
             s: the activation.
         """
         return None
+
+    def measured_matrices(self, s: Activation) -> int:
+        """(rows, m) matrices that a measurement holds at most, a and h among them."""
+        return 2
 
     def regularization(self, moments: Moments, c: Coefficients) -> Tensor | None:
         """lambda R over the training set, (G,); None where `moment` is."""
@@ -368,6 +377,7 @@ class SlopePenalty(AE):
 
     q: int
     p: int
+    step_temporaries = 6
 
     def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
         slopes = self._power(s.slope(a, h), s).mean(1)
@@ -401,6 +411,9 @@ class SlopePenalty(AE):
 
     def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
         return self._power(s.slope(a, h), s)
+
+    def measured_matrices(self, s: Activation) -> int:
+        return 3 if s.piecewise_linear else 4
 
     def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
         return c.lam.times(moments.mean * moments.weight_norm.pow(self.p)).sum(-1)
@@ -442,6 +455,7 @@ class DAE(Objective):
     name = "dae"
     source = "eq. 6"
     stochastic = True
+    step_temporaries = 4
 
     @classmethod
     def copies(cls, training: Training) -> int:
@@ -484,6 +498,7 @@ class EDAE(Objective):
     stochastic = True
     pairs = 4
     flops_per_weight_and_sample = 20
+    step_temporaries = 6
 
     def value(
         self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
@@ -534,6 +549,7 @@ class CAEH(Objective):
     pairs = 3
     moments_a_unit = 2
     flops_per_weight_and_sample = 14
+    step_temporaries = 10
 
     @classmethod
     def copies(cls, training: Training) -> int:
@@ -590,6 +606,9 @@ class CAEH(Objective):
         gap = slope - s.slope(shifted, s.value(shifted))
         return torch.cat([slope.square(), t.gamma * gap.square()], dim=-1)
 
+    def measured_matrices(self, s: Activation) -> int:
+        return 9
+
     def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
         slope, gap = moments.mean.chunk(2, dim=-1)
         return ((c.lam.times(slope) + gap) * moments.weight_norm.square()).sum(-1)
@@ -608,6 +627,8 @@ class DAE2(Objective):
     source = "eq. 7"
     pairs = 3
     flops_per_weight_and_sample = 20
+    step_temporaries = 7
+    unit_matrices = 2
 
     def value(
         self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
@@ -659,6 +680,9 @@ class DAE2(Objective):
         bend = s.curvature(a, h).mul_(W.square().sum(-1).unsqueeze(1))
         jacobian = slope * (slope @ (W @ W.mT).square_())
         return jacobian.addcmul_(bend, net.backward(r))
+
+    def measured_matrices(self, s: Activation) -> int:
+        return 5
 
     def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
         return c.lam.times(moments.mean).sum(-1)

@@ -13,8 +13,8 @@ On a CPU the same steps run without a graph; that is how they are tested.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 
 import torch
@@ -50,7 +50,8 @@ class Program:
         self._offsets = torch.arange(min(batch, samples), device=x.device)
         self._streams = [torch.Generator(x.device) for _ in seeds] if draws else []
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._may_capture = x.is_cuda
+        #: Whether to capture the next full step; set to False, all steps run kernel by kernel.
+        self.may_capture = x.is_cuda
 
     def run(self, epoch: int) -> None:
         """Do the steps of an epoch; ``epoch`` counts from 1."""
@@ -71,9 +72,9 @@ class Program:
             self._graph.replay()
             return
         self._step(self._batch)
-        if self._may_capture:
+        if self.may_capture:
             self._graph = self._captured()
-            self._may_capture = False
+            self.may_capture = False
 
     def _step(self, size: int) -> None:
         """The step of the next ``size`` samples."""
@@ -107,6 +108,18 @@ class Program:
                 stream.set_state(state)
             return None
         return graph
+
+
+@contextmanager
+def precision(*, tf32: bool) -> Iterator[None]:
+    """float32 products in TF32 or in full, whatever the process has set; restored at the end."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32" if tf32 else "ieee"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def _side_stream(device: torch.device) -> AbstractContextManager:

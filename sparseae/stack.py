@@ -9,26 +9,38 @@ working set fits in the cache and a whole stack's does not. The code of a step i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparseae import randomness
-from sparseae.activations import ACTIVATIONS
+from sparseae.activations import ACTIVATIONS, Activation
 from sparseae.coefficients import PerMember
 from sparseae.constraints import CONSTRAINTS, row_norms
 from sparseae.gemm import TORCH
-from sparseae.objectives import OBJECTIVES, Coefficients, Moments, Network, Pass
-from sparseae.program import Program
+from sparseae.objectives import (
+    OBJECTIVES,
+    Coefficients,
+    Moments,
+    Network,
+    Objective,
+    Pass,
+)
+from sparseae.program import Program, precision
 from sparseae.trial import STACKABLE, Trial
 
 #: Noise for this many bytes is drawn at once and shared by the members with the same seed.
 _NOISE_BYTES = 4 << 20
 
-#: Samples a chunk of the measurement: large enough for the GEMM, small enough for the cache.
-_MEASURE_ROWS = 125
+#: Samples a chunk of the measurement: large enough for the GEMM, small enough for a CPU's cache, or
+#: to keep a GPU busy. The same for stacks of every size, because cae_h draws for a chunk.
+_MEASURE_ROWS, BATCHED_MEASURE_ROWS = 125, 500
+
+#: A measurement on a GPU takes as many members at once as this many bytes hold.
+MEASURE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,24 @@ class Measurement:
     bias_mean: Tensor
     pre_activation_mean: Tensor
     units: Units
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Each member's columns of the results: its status, and where it is ok the numbers."""
+        names = [f.name for f in fields(self) if f.name not in ("diverged", "units")]
+        columns = {
+            name: values.tolist() for name in names if (values := getattr(self, name)) is not None
+        }
+        units = self.units.bias.shape[1]
+        rows: list[dict[str, Any]] = []
+        for member, diverged in enumerate(self.diverged.tolist()):
+            if diverged:
+                rows.append({"status": "diverged"})
+                continue
+            row = {name: column[member] for name, column in columns.items()}
+            row["dead_fraction"] = row["dead_units"] / units
+            row["loss"] = row["reconstruction_error"] + row.get("regularization", 0.0)
+            rows.append({"status": "ok", **row})
+        return rows
 
 
 @dataclass(frozen=True)
@@ -123,6 +153,7 @@ class Stack:
         device: where to train; ``x`` is moved there.
         dtype: float32 to train, float64 for the tests.
         routine: of the matrix products (`sparseae.gemm`); only a CPU's float32 has a choice.
+        tf32: train with products in TF32 where the GPU has it; measurements are in float32 always.
 
     Raises:
         ValueError: if the trials differ in more than a stack can hold.
@@ -135,6 +166,8 @@ class Stack:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         routine: str = TORCH,
+        *,
+        tf32: bool = False,
     ) -> None:
         _require_stackable(trials)
         first = trials[0]
@@ -142,6 +175,7 @@ class Stack:
         self.training = first.training
         self.device = torch.device(device)
         self.routine = routine if self.device.type == "cpu" and dtype == torch.float32 else TORCH
+        self.tf32 = tf32
         self.x = x.to(self.device, dtype)
         self.objective = OBJECTIVES[first.model](first.training)
         self.activation = ACTIVATIONS[first.activation]()
@@ -160,24 +194,19 @@ class Stack:
         self.error = self.W.new_zeros(size, 1, 1)
         self.diverged = torch.zeros(size, dtype=torch.bool)
 
-        together = _members_together(self.device, size)
+        self._together = together = _members_together(self.device, size)
         self._groups = [
             _Group(self, slice(start, start + together)) for start in range(0, size, together)
         ]
         for group in self._groups:
             self.constraint.project(group.W, group.max_norm)
-        self._program = self._batched() if together > 1 or self.device.type == "cuda" else None
+        #: What trains where all members step at once.
+        self.program = self._batched() if together > 1 or self.device.type == "cuda" else None
 
     def _batched(self) -> Program:
         """The epochs of the one group that holds all members."""
-        (group,) = self._groups
         t, draws = self.training, self.training.corruptions if self.objective.stochastic else 0
-
-        def step(x: Tensor, eps: Tensor | None) -> None:
-            noise = None if eps is None else group.of_members(eps)
-            self._step(group, group.of_members(x), noise)
-
-        return Program(self.x, self.seeds, t.batch_size, draws, step)
+        return Program(self.x, self.seeds, t.batch_size, draws, self.step)
 
     @property
     def device_name(self) -> str:
@@ -201,12 +230,25 @@ class Stack:
         if self.diverged.all():
             return
         self.error.zero_()
-        if self._program is not None:
-            self._program.run(epoch)
-        else:
-            self._train_apart(epoch)
-        finite = [t.isfinite().flatten(1).all(1) for t in (self.W, self.b, self.error)]
+        with precision(tf32=self.tf32):
+            if self.program is not None:
+                self.program.run(epoch)
+            else:
+                self._train_apart(epoch)
+        # The largest magnitude, because isfinite() itself makes a second matrix.
+        largest = [
+            torch.linalg.vector_norm(t.flatten(1), torch.inf, dim=1)
+            for t in (self.W, self.b, self.error)
+        ]
+        finite = [t.isfinite() for t in largest]
         self.diverged |= ~torch.stack(finite).all(0).cpu()
+
+    @torch.inference_mode()
+    def step(self, x: Tensor, eps: Tensor | None) -> None:
+        """Step every member once, on x (seeds, B, n) and eps (seeds, K, B, n) of its seed."""
+        for group in self._groups:
+            noise = None if eps is None else group.of_members(eps)
+            self._step(group, group.of_members(x), noise)
 
     def _train_apart(self, epoch: int) -> None:
         """Train one group after the other, each through a run of steps."""
@@ -269,15 +311,15 @@ class Stack:
     @torch.inference_mode()
     def measure(self) -> Measurement:
         """Measure every member on the clean, full training set (eq. 14)."""
-        parts = [self._measure_group(group) for group in self._groups]
-        active, squares, moments = (torch.cat(part) for part in zip(*parts, strict=True))
+        with precision(tf32=False):
+            parts = [self._measure_members(members) for members in self._measured_together]
+        active, squares, moments, weight_norm, pre_activation = (
+            torch.cat(part) for part in zip(*parts, strict=True)
+        )
         samples = self.x.shape[0]
-        W = self.W.double()
-        weight_norm = row_norms(W)
         units = Units(
             activation_fraction=active / samples,
-            # The mean of a linear map is the map of the mean.
-            pre_activation_mean=W @ self._data_mean + self.b.double(),
+            pre_activation_mean=pre_activation,
             bias=self.b.double(),
             weight_norm=weight_norm,
         )
@@ -302,30 +344,49 @@ class Stack:
     def _coefficients64(self) -> Coefficients:
         return Coefficients.of(self.trials, self.W.new_empty(0, dtype=torch.float64))
 
-    def _measure_group(self, group: _Group) -> tuple[Tensor, Tensor, Tensor]:
-        """Active samples (G, m), squared error (G,) and the objective's moment (G, m)."""
-        members, m, n = group.W.shape
-        active = group.W.new_zeros(members, m, dtype=torch.float64)
-        squares = group.W.new_zeros(members, dtype=torch.float64)
+    @cached_property
+    def _measured_together(self) -> list[slice]:
+        """The members that are measured at once: as many as step at once, as far as they fit."""
+        size, m, n = self.W.shape
+        fit = measured_together(self.objective, self.activation, m, n)
+        step = min(self._together, fit)
+        return [slice(start, start + step) for start in range(0, size, step)]
+
+    def _measure_members(self, members: slice) -> tuple[Tensor, ...]:
+        """Of some members, in float64.
+
+        Active samples (G, m), squared error (G,), the objective's moment (G, m `moments_a_unit`),
+        norm(W_j) and the mean of a_j, (G, m) each.
+        """
+        net = Network(self.W[members], self.b[members], self.routine)
+        size, m, n = net.W.shape
+        active = net.W.new_zeros(size, m, dtype=torch.float64)
+        squares = net.W.new_zeros(size, dtype=torch.float64)
         moments = active.repeat(1, self.objective.moments_a_unit)
-        if self.diverged[group.members].all():
-            return active, squares, moments
+        if self.diverged[members].all():
+            return active, squares, moments, active, active
         s, objective = self.activation, self.objective
-        net = Network(group.W, group.b, self.routine)
-        residual = group.W.new_empty(members, _MEASURE_ROWS, n)
-        hidden = group.W.new_empty(members, _MEASURE_ROWS, m)
-        ones = residual.new_ones(members, 1, _MEASURE_ROWS)
-        for x in self.x.split(_MEASURE_ROWS):
+        W = net.W.double()
+        weight_norm = row_norms(W)
+        # The mean of a linear map is the map of the mean.
+        pre_activation = W @ self._data_mean + net.b.double()
+        del W
+        most = _MEASURE_ROWS if self.program is None else BATCHED_MEASURE_ROWS
+        most = min(most, self.x.shape[0])
+        residual, hidden = net.W.new_empty(size, most, n), net.W.new_empty(size, most, m)
+        ones = residual.new_ones(size, 1, most)
+        for x in self.x.split(most):
             rows = x.shape[0]
             each = ones[..., :rows]
-            a = net.encode(x.expand(members, -1, -1))
+            a = net.encode(x.expand(size, -1, -1))
             h = s.value(a, out=hidden[:, :rows])
-            r = net.residual(h, x.expand(members, -1, -1), out=residual[:, :rows])
+            r = net.residual(h, x.expand(size, -1, -1), out=residual[:, :rows])
             squares += torch.linalg.vector_norm(r, dim=(1, 2)).double().square()
             if (moment := objective.moment(net, a, h, r, s)) is not None:
                 moments += torch.bmm(each, moment)[:, 0]
+            del moment, a  # the next chunk's take their place
             active += torch.bmm(each, h.gt_(s.threshold))[:, 0]
-        return active, squares, moments / self.x.shape[0]
+        return active, squares, moments / self.x.shape[0], weight_norm, pre_activation
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the next epoch depends on, beside the trials and the data."""
@@ -362,6 +423,20 @@ def _parameters(
 def _members_together(device: torch.device, size: int) -> int:
     """How many members a step updates at once."""
     return 1 if device.type == "cpu" else size
+
+
+def measured_together(objective: Objective, activation: Activation, m: int, n: int) -> int:
+    """How many members a measurement holds in `MEASURE_BYTES`."""
+    return max(1, MEASURE_BYTES // (4 * measured_numbers(objective, activation, m, n)))
+
+
+def measured_numbers(
+    objective: Objective, activation: Activation, m: int, n: int, rows: int = BATCHED_MEASURE_ROWS
+) -> int:
+    """Numbers that the measurement of a member holds at once, for a chunk of ``rows`` samples."""
+    # a and h are there while h is computed, and whatever computes it.
+    matrices = max(objective.measured_matrices(activation), 2 + activation.value_temporaries)
+    return rows * (matrices * m + n) + objective.unit_matrices * m * m
 
 
 def _require_stackable(trials: Sequence[Trial]) -> None:

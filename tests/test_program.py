@@ -29,7 +29,7 @@ def batched(monkeypatch):
 def trained(members, x, epochs=3, program=None) -> Stack:
     stack = Stack(members, x)
     # A stack of one steps apart on a CPU; on a GPU it is a program too.
-    stack._program = stack._batched()
+    stack.program = stack._batched()
     if program is not None:
         program(stack)
     for epoch in range(1, epochs + 1):
@@ -53,7 +53,7 @@ class FakeGraphs:
 
     def __init__(self, stack: Stack, broken: bool = False) -> None:
         self.events: list[str] = []
-        state = [stack.W, stack.V, stack.b, stack.vb, stack.error, stack._program._position]
+        state = [stack.W, stack.V, stack.b, stack.vb, stack.error, stack.program._position]
         outer = self
 
         class FakeGraph:
@@ -80,7 +80,7 @@ class FakeGraphs:
             def __enter__(self) -> None:
                 outer.events.append("capture")
                 assert {id(s) for s in self.graph.streams} == {
-                    id(s) for s in stack._program._streams
+                    id(s) for s in stack.program._streams
                 }
                 # A capture executes nothing: what the fake executes is undone.
                 self.saved = [t.clone() for t in state]
@@ -102,7 +102,7 @@ class FakeGraphs:
         monkeypatch.setattr(torch.cuda, "CUDAGraph", self.graph_type)
         monkeypatch.setattr(torch.cuda, "graph", self.capture)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
-        stack._program._may_capture = True
+        stack.program.may_capture = True
 
 
 def captured(members, x, monkeypatch, broken=False) -> tuple[Stack, FakeGraphs]:
@@ -149,7 +149,7 @@ def test_any_batch_size_gives_the_steps_of_members_apart(model, batch_size, monk
     batched = trained(members, x)
     monkeypatch.setattr(stack_module, "_members_together", lambda device, size: 1)
     apart = Stack(members, x)
-    assert apart._program is None
+    assert apart.program is None
     for epoch in (1, 2, 3):
         apart.train_epoch(epoch)
     torch.testing.assert_close(batched.W, apart.W)
@@ -211,3 +211,23 @@ def test_every_stackable_number_may_differ():
     whole = trained(members, x)
     for row, member in enumerate(members):
         torch.testing.assert_close(trained([member], x).W[0], whole.W[row])
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_asked_for_while_a_stack_trains_and_never_leaks(tf32, monkeypatch):
+    matmul, seen = torch.backends.cuda.matmul, []
+    stack = Stack(trials("cae"), data(), tf32=tf32)
+    value = stack.activation.value
+
+    def spy(a, **options):
+        seen.append(matmul.fp32_precision)
+        return value(a, **options)
+
+    monkeypatch.setattr(stack.activation, "value", spy)
+    with program_module.precision(tf32=not tf32):  # what the process has set
+        stack.train_epoch(1)
+        assert set(seen) == {"tf32" if tf32 else "ieee"}
+        seen.clear()
+        stack.measure()
+        assert set(seen) == {"ieee"}
+        assert matmul.fp32_precision == ("ieee" if tf32 else "tf32")

@@ -8,26 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pooch
-
 from sparseae.errors import RequestError
 
 #: The folder with data sets that a user has, each in a folder of its own.
 DATA_DIR = "SPARSEAE_DATA_DIR"
 
 
-def folders(name: str) -> list[Path]:
+def folders(name: str) -> Iterator[Path]:
     """Where the files of a data set may be: the user's folder, then the cache."""
-    own = os.environ.get(DATA_DIR)
-    if not own:
-        return [cache(name)]
-    if not Path(own).is_dir():
-        raise RequestError(f"{DATA_DIR}={own}: there is no such folder")
-    return [Path(own) / name, cache(name)]
+    if own := os.environ.get(DATA_DIR):
+        if not Path(own).is_dir():
+            raise RequestError(f"{DATA_DIR}={own}: there is no such folder")
+        yield Path(own) / name
+    yield cache(name)
 
 
 def cache(name: str) -> Path:
     """Where downloads go."""
+    import pooch  # here, so that a machine with torch and numpy alone can train on what it has
+
     return Path(pooch.os_cache("sparseae")) / name
 
 
@@ -48,6 +47,8 @@ def download(name: str, url: str, checksum: str, *, unpack: str | None = None) -
     Raises:
         RequestError: in one line, with how to supply the file by hand.
     """
+    import pooch
+
     file = url.rsplit("/", 1)[-1]
     place = cache(name)
     try:

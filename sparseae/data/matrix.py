@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sparseae.data.dataset import Raw, Source, subset
 from sparseae.data.files import reading
 from sparseae.errors import RequestError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Rows checked at a time.
 _BLOCK = 65_536
@@ -95,6 +97,8 @@ class _Npy:
 
 class _Parquet:
     def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
         self._file = pq.ParquetFile(path)
         schema = self._file.schema_arrow
         # A data frame's index is stored as one more column, and is no input.
@@ -108,6 +112,8 @@ class _Parquet:
 
     def read(self) -> np.ndarray:
         """The matrix in float64; a null is NaN."""
+        import pyarrow as pa
+
         table = self._file.read().select(self._columns)
         # Integers above 2^53 are rounded, as they would be in float32 anyway.
         return np.column_stack(
@@ -116,4 +122,6 @@ class _Parquet:
 
 
 def _is_number(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)

@@ -197,6 +197,9 @@ class Sweep(_Strict):
     exclude: tuple[dict[str, Any], ...] = ()
     resources: Resources = Resources()
     keep_weights: Flag = False
+    #: Train with products in TF32 on GPUs that have it: faster, with 10 bits of mantissa. Not part
+    #: of a trial's identity, so that a sweep has one value throughout.
+    tf32: Flag = False
     #: Measure the terms of the theory every epoch (`sparseae.theory`).
     theory: Flag = False
     #: Epochs between checkpoints; ``auto``: about a minute's work.
@@ -347,6 +350,7 @@ _PLAIN = (
     "resources",
     "keep_weights",
     "theory",
+    "tf32",
     "checkpoint_every",
     "keep_checkpoints",
     "storage_patience",
@@ -373,9 +377,11 @@ def difference(old: Sweep, new: Sweep) -> list[str]:
 
     Every trial of the old sweep must be one of the new one's, with as many epochs or more. The
     lines name what by itself takes a trial away, not values that were merely added beside it.
+    ``tf32`` is no trial's but every row's.
     """
+    everywhere = [] if old.tf32 == new.tf32 else [f"tf32: {_plain(old.tf32)} -> {_plain(new.tf32)}"]
     if _keeps_trials(old, new):
-        return []
+        return everywhere
     changes = []  # what changed, and the old sweep with that change alone
     for part in ("space", "training"):
         before, after = getattr(old, part), getattr(new, part)
@@ -393,7 +399,7 @@ def difference(old: Sweep, new: Sweep) -> list[str]:
         for line, change in changes
         if not _keeps_trials(old, Sweep.model_construct(**dict(old) | change))
     ]
-    return guilty or [line for line, _ in changes]
+    return everywhere + (guilty or [line for line, _ in changes])
 
 
 def _keeps_trials(old: Sweep, new: Sweep) -> bool:

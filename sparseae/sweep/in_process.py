@@ -18,7 +18,7 @@ def execute(job: Job) -> None:
             x = as_tensor(job.datasets[data_key(task.trials[0])])
             routine = routine_of(job.routines, task.trials[0], x.shape[1])
             name, theory = job.sweep.name, job.sweep.theory
-            piece = Piece(task.trials, x, device, name, routine, theory=theory)
+            piece = Piece(task.trials, x, device, name, routine, theory=theory, tf32=job.sweep.tf32)
             if task.checkpoints and (trouble := piece.load(task.checkpoints)):
                 job.recorder.note(trouble)
             _train(job, task, piece)

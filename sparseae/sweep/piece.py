@@ -118,6 +118,7 @@ class Piece:
         sweep: the sweep's name, for the rows.
         routine: of the matrix products (`sparseae.gemm`).
         theory: whether to measure `sparseae.theory` too.
+        tf32: whether a GPU may train with products in TF32.
     """
 
     def __init__(
@@ -129,9 +130,10 @@ class Piece:
         routine: str = TORCH,
         *,
         theory: bool = False,
+        tf32: bool = False,
     ) -> None:
         self.trials = tuple(trials)
-        self.stack = Stack(trials, x, device, routine=routine)
+        self.stack = Stack(trials, x, device, routine=routine, tf32=tf32)
         self.epoch = -1
         self.epochs = trials[0].training.epochs
         #: Every row so far: a checkpoint keeps them, since the driver may not have written them.
@@ -174,42 +176,20 @@ class Piece:
         return self.theory
 
     def _rows_of(self, measured: Measurement, seconds: float) -> list[dict[str, Any]]:
-        columns: dict[str, list[Any]] = {
-            name: getattr(measured, name).tolist()
-            for name in (
-                "activation_fraction",
-                "dead_units",
-                "reconstruction_error",
-                "weight_norm_mean",
-                "bias_mean",
-                "pre_activation_mean",
-            )
-        }
-        size = len(self.trials)
-        penalty = measured.regularization
-        columns["regularization"] = [None] * size if penalty is None else penalty.tolist()
         device = self.stack.device_name
-        rows = []
-        for member, trial in enumerate(self.trials):
-            values = trial.values()
-            row = {
-                **values,
+        return [
+            {
+                **trial.values(),
                 "sweep": self._sweep,
                 "trial_id": trial.trial_id,
                 "epoch": self.epoch,
                 "samples": self.stack.x.shape[0],
                 "epoch_seconds": seconds,
                 "device": device,
+                **row,
             }
-            if measured.diverged[member]:
-                row["status"] = "diverged"
-            else:
-                row["status"] = "ok"
-                row |= {name: column[member] for name, column in columns.items()}
-                row["dead_fraction"] = row["dead_units"] / trial.training.hidden_units
-                row["loss"] = row["reconstruction_error"] + (row["regularization"] or 0.0)
-            rows.append(row)
-        return rows
+            for trial, row in zip(self.trials, measured.rows(), strict=True)
+        ]
 
     def units(self) -> pa.Table:
         """The rows of ``units/`` for every member; of a diverged one the numbers are null."""

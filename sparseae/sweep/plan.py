@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from sparseae import data
+from sparseae.footprint import footprint
 from sparseae.objectives import OBJECTIVES
 from sparseae.sweep.config import Sweep
 from sparseae.trial import TRAINING_TYPES, Trial
@@ -175,6 +176,11 @@ def memory(plan: StackPlan) -> int:
     chunk = min(_MEASURE_ROWS, samples) * (3 * m + n)
     floats = members * (3 * parameters + buffers) + chunk + samples * n
     return _FLOAT32 * floats + 2 * minibatches
+
+
+def gpu_memory(plan: StackPlan) -> int:
+    """Bytes of a card that a Tune trial of this stack needs, beside CUDA's own context."""
+    return footprint(plan.trials, *data_shape(plan.trials[0])).reserved
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,7 @@ def _train(
     location = Location.of(place).patient(sweep.storage_patience)
     trials = sweep.trials()
     routines = _routines(location, trials, prepared, observer, None if in_process else sweep)
-    provenance = _provenance(_described(prepared), routines)
+    provenance = _provenance(_described(prepared), routines, sweep.tf32)
     store = Store(location, TRAINING_TYPES, provenance, check, theory=sweep.theory)
     text = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
     (location / "sweep.yaml").write_bytes(text.encode())
@@ -408,7 +408,7 @@ def _routines(
     return chosen(location, shapes, max(1, threads), observer.note)
 
 
-def _provenance(datasets: Mapping[str, Any], routines: Choices) -> dict[str, str]:
+def _provenance(datasets: Mapping[str, Any], routines: Choices, tf32: bool) -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in ("torch", "ray", "numpy", "pyarrow"):
         try:
@@ -421,6 +421,7 @@ def _provenance(datasets: Mapping[str, Any], routines: Choices) -> dict[str, str
         "versions": json.dumps(versions),
         "datasets": json.dumps(datasets),
         "gemm": json.dumps(routines),
+        "tf32": json.dumps(tf32),
     }
 
 

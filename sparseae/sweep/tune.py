@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pickle
@@ -39,7 +40,7 @@ from sparseae.results.location import Location
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.piece import Checkpoint, DamagedCheckpointError, Piece, as_tensor
 from sparseae.sweep.placement import Cluster, Dispatch, Placement, nodes_of, place
-from sparseae.sweep.plan import StackPlan, memory
+from sparseae.sweep.plan import StackPlan, gpu_memory
 from sparseae.sweep.routines import Choices, routine_of
 from sparseae.sweep.runner import CHECKPOINTS, DataKey, Job, Recorder, Task, data_key
 from sparseae.sweep.watching import Metrics, trackers
@@ -99,7 +100,9 @@ class StackTrainable(tune.Trainable):
         self._trouble = self._no_memory = ""
         self._drop()
         try:
-            self._piece = Piece(task.trials, x, _device(), sweep.name, routine, theory=sweep.theory)
+            self._piece = Piece(
+                task.trials, x, _device(), sweep.name, routine, theory=sweep.theory, tf32=sweep.tf32
+            )
             if task.checkpoints:
                 self._load(task.checkpoints)
         except torch.OutOfMemoryError as error:
@@ -114,7 +117,9 @@ class StackTrainable(tune.Trainable):
         """Let go of the piece before, and of its memory."""
         if hasattr(self, "_piece"):
             del self._piece
-            torch.cuda.empty_cache()
+            if torch.cuda.is_available():
+                gc.collect()  # a stack and its parts refer to each other
+                torch.cuda.empty_cache()
 
     def step(self) -> dict[str, Any]:
         """Train and measure the next epoch; without room for it the trial ends, and says so."""
@@ -414,7 +419,7 @@ def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
         tune_config=tune.TuneConfig(
             num_samples=len(tasks),
             search_alg=_Pieces(
-                configs, dispatch, placement, [memory(StackPlan(t.trials)) for t in tasks]
+                configs, dispatch, placement, [gpu_memory(StackPlan(t.trials)) for t in tasks]
             ),
             scheduler=_FirstCome(),
             reuse_actors=True,

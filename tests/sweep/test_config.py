@@ -163,6 +163,12 @@ def test_goes_on_with_more_values_and_more_epochs_only():
     assert difference(old, Sweep.load(BASE, ["space.seed=[0]"])) == ["space.seed: [0, 1] -> [0]"]
 
 
+def test_tf32_has_one_value_throughout_and_is_no_trials():
+    old, new = Sweep.load(BASE), Sweep.load(BASE, ["tf32=true", "training.epochs=3"])
+    assert difference(old, new) == ["tf32: False -> True"]
+    assert [t.trial_id for t in old.trials()] == [t.trial_id for t in new.trials()]
+
+
 def test_the_difference_leaves_out_what_may_change():
     more = ["space.sigma2=[0,0.25,1]", "training.epochs=9", "resources.cpu=2"]
     new = Sweep.load(BASE, [*more, "training.batch_size=64"])

@@ -1,0 +1,64 @@
+"""benchmarks/gpu.py on a CPU: everything but the capture itself runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import sparseae
+from benchmarks import gpu
+
+ROOT = Path(__file__).parents[2]
+
+#: Packages that a lent machine may lack; importing one fails.
+_BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Blocked())
+sys.argv = ["gpu.py", "--device", "cpu", "--quick"] + {arguments}
+import runpy
+runpy.run_path({script!r}, run_name="__main__")
+"""
+_ABSENT = ("ray", "pydantic", "pooch", "yaml", "pyarrow", "pandas", "rich", "typer", "safetensors")
+
+
+def run(*arguments: str) -> str:
+    code = _BLOCKED.format(
+        blocked=_ABSENT, arguments=list(arguments), script=str(ROOT / "benchmarks" / "gpu.py")
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "SPARSEAE_DATA_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_it_runs_with_torch_and_numpy_alone_and_finds_no_difference():
+    printed = run()
+    assert "WRONG" not in printed
+    assert printed.count(" ok") == 5
+    for title in ("the card", "a step of a stack of 12", "a member's step", "estimate"):
+        assert title in printed
+
+
+def test_what_it_trained_of_the_paper_can_be_analysed(tmp_path):
+    run("--paper", "0.15", "--output", str(tmp_path))
+    frame = pd.read_csv(tmp_path / "paper-epochs.csv")
+    assert set(frame["status"]) == {"ok"}
+    assert frame.groupby("trial_id")["epoch"].agg(list).map(len).eq(3).all()
+    assert len(sparseae.trends(frame)) == frame.groupby(["model", "activation"]).ngroups
+
+
+def test_its_stacks_are_those_of_the_paper():
+    sweep = sparseae.Sweep.load(ROOT / "tune_configs" / "paper.yaml")
+    ours = {trial.trial_id for stack in gpu.paper_stacks() for trial in stack}
+    assert ours == {trial.trial_id for trial in sweep.trials()}

@@ -1,0 +1,74 @@
+"""The memory of a stack on a GPU, counted on CPU tensors that take the same path."""
+
+import pytest
+import torch
+
+from sparseae import stack as stack_module
+from sparseae.activations import ACTIVATIONS
+from sparseae.footprint import footprint
+from sparseae.objectives import OBJECTIVES
+from sparseae.stack import Stack
+from tests.allocations import Allocations
+from tests.test_stack import trials
+
+
+@pytest.fixture(autouse=True)
+def batched(monkeypatch):
+    monkeypatch.setattr(stack_module, "_members_together", lambda device, size: size)
+
+
+def counted(members, samples: int, inputs: int) -> int:
+    """The most bytes that training an epoch and measuring hold."""
+    with Allocations() as allocations:
+        stack = Stack(members, torch.zeros(samples, inputs).normal_())
+        # The draws of the initial weights are over, and on the CPU.
+        allocations.peak = 0
+        stack.train_epoch(1)
+        kept = stack.measure()
+        stack.train_epoch(2)
+    assert kept is not None
+    return allocations.peak
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("model", OBJECTIVES)
+def test_the_memory_of_any_model_is_predicted_within_a_tenth(model, activation):
+    members = trials(model, activation, hidden_units=128, batch_size=50, corruptions=1)
+    predicted = footprint(members, 1010, 98).allocated
+    assert predicted == pytest.approx(counted(members, 1010, 98), rel=0.1)
+
+
+@pytest.mark.parametrize("model", ["cae", "dae"])
+@pytest.mark.parametrize(
+    ("training", "seeds", "samples", "inputs"),
+    [
+        ({"hidden_units": 256, "batch_size": 50}, (0,), 600, 196),
+        ({"hidden_units": 256, "batch_size": 50}, (0, 1, 2, 3), 600, 196),
+        ({"hidden_units": 64, "batch_size": 200, "corruptions": 2}, (0, 1), 2000, 64),
+        ({"hidden_units": 500, "batch_size": 10}, (0,), 300, 48),
+    ],
+)
+def test_the_memory_of_any_shape_is_predicted_within_a_tenth(
+    model, training, seeds, samples, inputs
+):
+    members = trials(model, "sigmoid", seeds=seeds, **training)
+    predicted = footprint(members, samples, inputs).allocated
+    assert predicted == pytest.approx(counted(members, samples, inputs), rel=0.1)
+
+
+@pytest.mark.parametrize("model", ["cae", "cae_h", "dae2"])
+def test_a_measurement_takes_no_more_for_a_larger_stack_and_says_the_same(model, monkeypatch):
+    members, x = trials(model, "softplus"), torch.zeros(1100, 6).normal_()
+    whole = Stack(members, x)
+    at_once = whole.measure()
+    monkeypatch.setattr(stack_module, "MEASURE_BYTES", 1)
+    one_by_one = Stack(members, x)
+    with Allocations() as few:
+        apart = one_by_one.measure()
+    assert torch.equal(at_once.dead_units, apart.dead_units)
+    torch.testing.assert_close(at_once.regularization, apart.regularization)
+    twice = Stack(trials(model, "softplus", seeds=(0, 1, 2, 3)), x)
+    with Allocations() as many:
+        twice.measure()
+    # What grows are the weights and the results, small here.
+    assert many.peak < 1.2 * few.peak
