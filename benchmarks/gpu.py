@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import itertools
 import os
 import sys
@@ -326,6 +327,7 @@ def memory(card: Card) -> None:
     for model, inputs, size in cases:
         seeds = range(-(-size // len(SIGMA2)))
         trials = members(model, "sigmoid", seeds=seeds)[:size]
+        gc.collect()  # a stack and its parts refer to each other
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -386,7 +388,7 @@ def paper(card: Card, minutes: float, output: Path) -> None:
     stop = time.perf_counter() + 60 * minutes
     output.mkdir(parents=True, exist_ok=True)
     file, matrices, done = output / "paper-epochs.csv", {}, 0
-    stacks = paper_stacks()
+    stacks = paper_stacks()[: 3 if card.quick else None]
     columns = ["sweep", "trial_id", *stacks[0][0].values(), "epoch", "epoch_seconds", "device",
                "status", "activation_fraction", "dead_units", "dead_fraction",
                "reconstruction_error", "regularization", "loss", "weight_norm_mean", "bias_mean",

@@ -51,7 +51,7 @@ def test_it_runs_with_torch_and_numpy_alone_and_finds_no_difference():
 
 
 def test_what_it_trained_of_the_paper_can_be_analysed(tmp_path):
-    run("--paper", "0.15", "--output", str(tmp_path))
+    run("--paper", "60", "--output", str(tmp_path))
     frame = pd.read_csv(tmp_path / "paper-epochs.csv")
     assert set(frame["status"]) == {"ok"}
     assert frame.groupby("trial_id")["epoch"].agg(list).map(len).eq(3).all()
