@@ -111,7 +111,9 @@ class Command:
         config.write_text(yaml.safe_dump(sweep or SWEEP))
         self._command = [sys.executable, "-m", "sparseae", "run", str(config)]
         self._command += ["--results", str(results), *options]
-        self._environment = os.environ | {"COLUMNS": "200"}
+        # A driver without its Ray waits a minute for it before it ends.
+        quick = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+        self._environment = os.environ | {"COLUMNS": "200"} | quick
 
     def start(self) -> subprocess.Popen:
         return subprocess.Popen(

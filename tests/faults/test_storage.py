@@ -65,7 +65,7 @@ def test_files_of_several_parts_come_back_whole(server, place):
 
 
 def test_a_sweep_on_ray_keeps_all_of_it_on_the_server(place, is_exact):
-    """Checkpoints of 16 MiB too, which further epochs and a run in one process go on from."""
+    """Checkpoints of 8 MiB too, which further epochs and a run in one process go on from."""
     large = {
         "name": "large",
         "space": {"model": ["cae"], "activation": ["relu"], "sigma2": [0, 0.25],
@@ -75,7 +75,7 @@ def test_a_sweep_on_ray_keeps_all_of_it_on_the_server(place, is_exact):
     assert not sparseae.run(large, results=place).failed
     files = Location.of(below(place, "large")).files("state.safetensors", recursive=True)
     sizes = [f.filesystem.get_file_info(f.path).size for f in files]
-    assert max(sizes) > 15 << 20
+    assert min(sizes) > 6 << 20  # more than one part
     again = sparseae.run(large, results=place, set_values=["training.epochs=2"], in_process=True)
     assert again.trained == 4
     frame = sparseae.load(below(place, "large"))
