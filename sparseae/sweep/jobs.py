@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -151,7 +152,7 @@ class Jobs:
             name = _free_name(sweep.name, {job.name for job in known})
             metadata = {_SWEEP: sweep.name, _CONFIG: digest, _RESULTS: results or ""}
             if self._send(name, words, sweep, metadata):
-                return self.find(name), False
+                return self._details(name), False
         raise RequestError(f"{sweep.name}: another submission is always quicker; try again")
 
     def plan(self, sweep: Sweep) -> str:
@@ -208,18 +209,14 @@ class Jobs:
         return sorted(jobs, key=lambda job: job.started or 0.0, reverse=True)
 
     def find(self, name: str) -> SweepJob:
-        """A job by its name, or the newest one of the sweep of that name.
+        """The newest job of the sweep of that name, or else the job of that name.
 
         Raises:
             RequestError: also where there is none.
         """
         known = self.every()
-        for job in known:
-            if job.name == name:
-                return job
-        for job in known:
-            if job.sweep == name:
-                return job
+        for job in [*(j for j in known if j.sweep == name), *(j for j in known if j.name == name)]:
+            return job
         names = [job.name for job in known]
         hint = nearest(name, names) if names else "there is no sweep yet"
         raise RequestError(f"no sweep {name!r} at {self.address}; {hint}")
@@ -240,7 +237,7 @@ class Jobs:
         stop = time.monotonic() + _STOP_SECONDS + 10
         while job.live and time.monotonic() < stop:
             time.sleep(_LOOK_SECONDS / 4)
-            job = self.find(job.name)
+            job = self._details(job.name)
         return job
 
     def follow(self, job: SweepJob, write: Callable[[str], None]) -> SweepJob:
@@ -251,7 +248,7 @@ class Jobs:
         shown, lost = 0, False
         while True:
             try:
-                job = self.find(job.name)
+                job = self._details(job.name)
                 log = self.log(job)
             except UnreachableError:
                 if not lost:
@@ -305,12 +302,8 @@ def _sweep_job(details: JobDetails) -> SweepJob:
 
 
 def _free_name(sweep: str, taken: set[str]) -> str:
-    number = 1
-    name = sweep
-    while name in taken:
-        number += 1
-        name = f"{sweep}-{number}"
-    return name
+    """A job's name: the sweep's, numbered, so that the sweep's own stands for its newest job."""
+    return next(name for n in count(1) if (name := f"{sweep}-{n}") not in taken)
 
 
 def _own_files(sweep: Sweep) -> list[str]:

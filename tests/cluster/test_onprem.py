@@ -146,26 +146,26 @@ def test_without_the_token_nothing_is_told(site, tunnel, how, says):
 
 
 def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_judged(site, tunnel):
-    config = site.sweep(5000)
-    follower = site.begin(f"sparseae submit {config} --address {ADDRESS} --follow")
+    config = site.sweep(2000)
+    submitted = site.do(f"sparseae submit {config} --address {ADDRESS}")
+    assert submitted.stdout.startswith("far-1: submitted\n"), submitted
+    follower = site.begin(f"sparseae logs far --address {ADDRESS} --follow")
 
-    # It runs, on both machines, and says how far it is.
-    line = re.compile(r"far: running, (\d+)/12 trials, ([\d,]+)/60,012 epochs")
+    # Submitted once more, it is the same job; with another configuration it is refused.
+    again = site.do(f"sparseae submit {config} --address {ADDRESS}")
+    assert again.stdout == "far-1: runs already\n"
+    other = site.do(f"sparseae submit {site.sweep(2100)} --address {ADDRESS}")
+    assert other.returncode == 2
+    assert "sparseae stop far-1" in other.stderr
+
+    # It says how far it is.
+    line = re.compile(r"far-[12]: running, (\d+)/12 trials, ([\d,]+)/24,012 epochs")
 
     def epochs() -> int:
         said = line.search(site.do(f"sparseae status far --address {ADDRESS}").stdout)
         return int(said[2].replace(",", "")) if said else 0
 
     until(lambda: epochs() > 100)
-    listed = site.do(f"sparseae status --address {ADDRESS}")
-    assert re.search(r"far\s+running\s+\d+/12", listed.stdout)
-
-    # Submitted once more, it is the same job; with another configuration it is refused.
-    again = site.do(f"sparseae submit {config} --address {ADDRESS}")
-    assert again.stdout == "far: runs already\n"
-    other = site.do(f"sparseae submit {site.sweep(6000)} --address {ADDRESS}")
-    assert other.returncode == 2
-    assert "sparseae stop far" in other.stderr
 
     # The connection breaks under --follow, and comes back.
     tunnel.terminate()
@@ -176,7 +176,7 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
 
     # Stopped: what it has is written. Submitted again: it goes on from there.
     stopped = site.do(f"sparseae stop far --address {ADDRESS}")
-    assert stopped.stdout.startswith("far: stopped"), stopped
+    assert stopped.stdout.startswith("far-1: stopped"), stopped
     said, _ = follower.communicate(timeout=300)
     assert "connection lost" in said
     assert "connection back" in said
@@ -193,14 +193,14 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
     assert resumed.returncode == 0, said
     assert "far-2: succeeded" in said
     frame = load(site.shared / "results" / "far")
-    assert len(frame) == 12 * 5001
+    assert len(frame) == 12 * 2001
     assert not frame.duplicated(["trial_id", "epoch"]).any()
     kept = before.merge(frame, on=["trial_id", "epoch"])
     assert len(kept) == len(before)
     assert (kept["loss_x"] == kept["loss_y"]).all()
 
     listed = site.do(f"sparseae status --address {ADDRESS}").stdout
-    assert re.search(r"far-2\s+succeeded\s+12/12\s+60,012/60,012\s+100%", listed), listed
+    assert re.search(r"far-2\s+succeeded\s+12/12\s+24,012/24,012\s+100%", listed), listed
     log = site.do(f"sparseae logs far-2 --address {ADDRESS}").stdout
     assert "goes on" not in log
     assert "results: /srv/results/far" in log

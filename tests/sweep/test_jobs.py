@@ -69,8 +69,8 @@ def test_what_is_no_dashboard_says_so(folder):
 
 
 def test_names_are_not_taken_twice():
-    assert jobs._free_name("mine", set()) == "mine"
-    assert jobs._free_name("mine", {"mine", "mine-2"}) == "mine-3"
+    assert jobs._free_name("mine", set()) == "mine-1"
+    assert jobs._free_name("mine", {"mine-1", "mine-2"}) == "mine-3"
 
 
 def test_a_tracker_is_one_of_those_there_are():
