@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.conftest import REPOSITORY
+
 _NET = "10.77.0"
 #: Ray lets its workers wait for whatever else this machine does; a test shall not.
 _NICE = "RAY_worker_niceness=0"
@@ -102,7 +104,9 @@ def _machine(
         mount --bind {home} /home
         mount --bind {folder}/shared /srv
         mount --bind {folder}/passwd /etc/passwd
-        mount -t tmpfs tmpfs /tmp
+        mount -t tmpfs tmpfs {_own_tmp(folder, name)}
+        {_seen_below_tmp(folder, name)}
+        mount --rbind {_own_tmp(folder, name)} /tmp
         mount -t tmpfs tmpfs /dev/shm
         hostname {name}
         mkdir -p /run/sshd
@@ -133,6 +137,19 @@ def _machine(
     finally:
         process.kill()
         process.wait()
+
+
+def _own_tmp(folder: Path, name: str) -> Path:
+    (own := folder / f"{name}-tmp").mkdir(exist_ok=True)
+    return own
+
+
+def _seen_below_tmp(folder: Path, name: str) -> str:
+    """Keeps a checkout that lies below /tmp in sight, where the machine's own /tmp covers it."""
+    if not REPOSITORY.is_relative_to("/tmp"):
+        return ":"
+    there = _own_tmp(folder, name) / REPOSITORY.relative_to("/tmp")
+    return f"mkdir -p {there} && mount --bind {REPOSITORY} {there}"
 
 
 def _child_of(process: subprocess.Popen) -> int:
