@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test cluster-test check fast install clean
+.PHONY: quickstart test check fast install clean
 
 # torch first and pinned: a bare torch brings gigabytes of CUDA on a machine without a GPU.
 $(BIN)/.installed: pyproject.toml constraints.txt
@@ -19,13 +19,9 @@ quickstart: install
 	$(BIN)/sparseae analyze results/quickstart
 	$(BIN)/sparseae report results/quickstart
 
-# Lint, types, every test but those that take minutes.
+# Lint, types, every test.
 test: check
-	$(BIN)/python -m pytest -m "not minutes"
-
-# `ray up` to verdicts and `ray down`, on machines made of network namespaces. Needs root.
-cluster-test: install
-	$(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest
 
 check: install
 	$(BIN)/ruff check .

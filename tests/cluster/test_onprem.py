@@ -145,7 +145,6 @@ def test_without_the_token_nothing_is_told(site, tunnel, how, says):
     assert says in done.stderr
 
 
-@pytest.mark.minutes
 def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_judged(site, tunnel):
     config = site.sweep(2000)
     submitted = site.do(f"sparseae submit {config} --address {ADDRESS}")
