@@ -37,9 +37,9 @@ def plan(
 
     sweep = Sweep.load(config, set_values or ())
     if address and "://" in address:
-        from sparseae.sweep.jobs import Jobs
+        from sparseae.cli.submit import jobs_at
 
-        typer.echo(Jobs(address).plan(sweep), nl=False)
+        typer.echo(jobs_at(address).plan(sweep), nl=False)
         return
     at_once = workers or max(1, int((os.cpu_count() or 1) / sweep.resources.cpu))
     placed = ""

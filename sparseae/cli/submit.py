@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,7 +51,7 @@ def submit(
     from sparseae.sweep.config import Sweep
 
     sweep = Sweep.load(config, set_values or ())
-    jobs = _jobs(address)
+    jobs = jobs_at(address)
     job, attached = jobs.submit(sweep, results, overwrite)
     typer.echo(f"{job.name}: runs already" if attached else f"{job.name}: submitted")
     if follow:
@@ -70,7 +71,7 @@ def status(
     from rich.console import Console
     from rich.table import Table
 
-    jobs = _jobs(address)
+    jobs = jobs_at(address)
     console = Console()
     if name is not None:
         _print_one(jobs, jobs.find(name))
@@ -100,7 +101,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until it ends.")] = False,
 ) -> None:
     """Show what a sweep on a cluster has printed."""
-    jobs = _jobs(address)
+    jobs = jobs_at(address)
     job = jobs.find(name)
     if follow:
         _follow(jobs, job)
@@ -111,7 +112,7 @@ def logs(
 @app.command()
 def stop(name: Name, address: Address) -> None:
     """Stop a sweep on a cluster; what it has is kept, and submitting it again goes on."""
-    jobs = _jobs(address)
+    jobs = jobs_at(address)
     job = jobs.find(name)
     if not job.live:
         typer.echo(f"{job.name}: {job.state} already")
@@ -121,7 +122,12 @@ def stop(name: Name, address: Address) -> None:
     typer.echo("submit the same sweep again, and it goes on from here")
 
 
-def _jobs(address: str) -> Jobs:
+def jobs_at(address: str) -> Jobs:
+    """The sweeps of a cluster, for a command."""
+    # Before Ray is imported; a cluster that wants no token ignores one. Commands alone decide this:
+    # a process that only imports `sparseae.sweep.jobs` may start a Ray of its own without tokens.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
     from sparseae.sweep.jobs import Jobs
 
     return Jobs(address)

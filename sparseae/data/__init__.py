@@ -5,6 +5,8 @@ A new one is a class that derives from `Source`, in a file that is imported here
 
 from __future__ import annotations
 
+import reprlib
+
 from sparseae.data.cifar10 import CIFAR10
 from sparseae.data.dataset import SOURCES, Dataset, Source
 from sparseae.data.digits import Digits
@@ -42,7 +44,8 @@ def source(name: str) -> Source:
     if "/" in name or name.endswith((".npy", ".parquet")):
         return Matrix(name)
     raise RequestError(
-        f"unknown data set {name!r}; {nearest(name, SOURCES)} (or the path of a .npy or .parquet)"
+        f"unknown data set {reprlib.repr(name)}; {nearest(name, SOURCES)} "
+        "(or the path of a .npy or .parquet)"
     )
 
 

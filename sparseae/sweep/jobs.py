@@ -27,8 +27,7 @@ from sparseae.sweep.config import Sweep
 from sparseae.sweep.progress import Progress
 from sparseae.sweep.runner import git_commit
 
-# Before Ray is imported. A cluster that wants no token ignores one.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Before Ray is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import requests

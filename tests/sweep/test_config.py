@@ -275,3 +275,10 @@ def test_paper_yaml_is_section_3():
     assert {t.training.epochs for t in trials} == {50}
     edae = [t for t in trials if t.model == "edae"]
     assert {(t.activation, t.constraint) for t in edae} == {("relu", "unit_norm")}
+
+
+def test_a_long_name_of_no_data_set_is_shown_short():
+    with pytest.raises(RequestError, match="unknown data set") as caught:
+        Sweep.load({"name": "x", "space": {"model": ["ae"], "activation": ["relu"], "sigma2": [0],
+                                           "dataset": ["0x" + 2000 * "f"]}})  # fmt: skip
+    assert len(str(caught.value)) < 300

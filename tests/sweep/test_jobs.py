@@ -2,6 +2,8 @@
 
 import http.server
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -66,6 +68,16 @@ def test_what_is_no_dashboard_says_so(folder):
             jobs.Jobs(f"127.0.0.1:{server.server_port}")
         server.shutdown()
     os.environ.pop("RAY_API_SERVER_ADDRESS", None)
+
+
+def test_who_imports_it_is_not_made_to_use_tokens():
+    """Ray reads the mode once: what it starts in a process that turned it on later fails."""
+    code = "import os, sparseae.sweep.jobs; print(os.environ.get('RAY_AUTH_MODE'))"
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "None"
 
 
 def test_names_are_not_taken_twice():
