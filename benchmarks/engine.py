@@ -30,7 +30,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, PEERS, Peer
 from sparseae import gemm
-from sparseae.stack import _MEASURE_ROWS, Stack
+from sparseae.stack import MEASURE_ROWS, Stack
 from sparseae.trial import Training, Trial
 
 WORKER_START = 15.0  # seconds that a worker has to import its libraries and warm up
@@ -114,7 +114,7 @@ def compare(
 ) -> dict[str, float]:  # fmt: skip
     """Least seconds a member and step of everything; ``size`` members in the stack."""
     x = torch.randn(steps * batch, inputs)
-    rows = min(_MEASURE_ROWS, x.shape[0])
+    rows = min(MEASURE_ROWS, x.shape[0])
     chunks = math.ceil(x.shape[0] / rows)
     products = floors(inputs, units, batch, rows)
     routine = gemm.choose(gemm.Shape.of(batch, inputs, units), threads=1)

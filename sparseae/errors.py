@@ -21,6 +21,12 @@ class StorageError(RequestError):
     status = 1
 
 
+def last_line(text: object, default: str = "no message") -> str:
+    """The last line that is not empty, where programs say what went wrong."""
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    return lines[-1] if lines else default
+
+
 def nearest(name: object, choices: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for a close name, otherwise the list of valid ones."""
     valid = sorted(choices)

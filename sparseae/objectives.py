@@ -16,7 +16,7 @@ below the other in two buffers, so that a single GEMM adds them all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -351,25 +351,24 @@ class Corollary1(MeanActivationPenalty):
     name = "corollary1"
     source = "corollary 1"
 
+    #: f and f' of each of `sparseae.trial.FUNCTIONS`.
+    FUNCTIONS: ClassVar[
+        dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
+    ] = {
+        "linear": (lambda rho: rho, torch.ones_like),
+        "log": (
+            lambda rho: SAE().f(rho, torch.zeros_like(rho)),
+            lambda rho: SAE().f_slope(rho, None),
+        ),
+        "square": (lambda rho: rho * rho.abs(), lambda rho: 2 * rho.abs()),
+        "tanh": (torch.tanh, lambda rho: 1 - rho.tanh().square()),
+    }
+
     def f(self, rho: Tensor, target: Tensor) -> Tensor:
-        match self.training.f:
-            case "log":
-                return SAE().f(rho, torch.zeros_like(target))
-            case "square":
-                return rho * rho.abs()
-            case "tanh":
-                return rho.tanh()
-        return rho
+        return self.FUNCTIONS[self.training.f][0](rho)
 
     def f_slope(self, rho: Tensor, target: Tensor | None) -> Tensor:
-        match self.training.f:
-            case "log":
-                return SAE().f_slope(rho, None)
-            case "square":
-                return 2 * rho.abs()
-            case "tanh":
-                return 1 - rho.tanh().square()
-        return torch.ones_like(rho)
+        return self.FUNCTIONS[self.training.f][1](rho)
 
 
 class SlopePenalty(AE):

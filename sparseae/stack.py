@@ -33,11 +33,11 @@ from sparseae.program import Program, precision
 from sparseae.trial import STACKABLE, Trial
 
 #: Noise for this many bytes is drawn at once and shared by the members with the same seed.
-_NOISE_BYTES = 4 << 20
+NOISE_BYTES = 4 << 20
 
 #: Samples a chunk of the measurement: large enough for the GEMM, small enough for a CPU's cache, or
 #: to keep a GPU busy. The same for stacks of every size, because cae_h draws for a chunk.
-_MEASURE_ROWS, BATCHED_MEASURE_ROWS = 125, 500
+MEASURE_ROWS, BATCHED_MEASURE_ROWS = 125, 500
 
 #: A measurement on a GPU takes as many members at once as this many bytes hold.
 MEASURE_BYTES = 256 << 20
@@ -221,7 +221,8 @@ class Stack:
         return -(-self.x.shape[0] // self.training.batch_size)
 
     @cached_property
-    def _data_mean(self) -> Tensor:
+    def data_mean(self) -> Tensor:
+        """The mean sample, (n,), float64."""
         return self.x.mean(0, dtype=torch.float64)
 
     @torch.inference_mode()
@@ -270,7 +271,7 @@ class Stack:
         bytes_a_step = (
             len(self.seeds) * self.training.corruptions * batch * n * self.x.element_size()
         )
-        run = max(1, _NOISE_BYTES // bytes_a_step)
+        run = max(1, NOISE_BYTES // bytes_a_step)
         full = samples // batch * batch
         for start in range(0, samples, run * batch):
             stop = min(start + run * batch, samples)
@@ -369,9 +370,9 @@ class Stack:
         W = net.W.double()
         weight_norm = row_norms(W)
         # The mean of a linear map is the map of the mean.
-        pre_activation = W @ self._data_mean + net.b.double()
+        pre_activation = W @ self.data_mean + net.b.double()
         del W
-        most = _MEASURE_ROWS if self.program is None else BATCHED_MEASURE_ROWS
+        most = MEASURE_ROWS if self.program is None else BATCHED_MEASURE_ROWS
         most = min(most, self.x.shape[0])
         residual, hidden = net.W.new_empty(size, most, n), net.W.new_empty(size, most, m)
         ones = residual.new_ones(size, 1, most)

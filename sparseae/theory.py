@@ -128,7 +128,6 @@ class Probe:
         count = min(samples, max(_FEWEST, samples // _EVERY))
         self._stack = stack
         self._x = stack.x[torch.arange(count, device=stack.device) * samples // count]
-        self._mean = stack.x.mean(0, dtype=torch.float64)
 
     @torch.inference_mode()
     def measure(self, epoch: int) -> Theory:
@@ -178,7 +177,7 @@ class Probe:
         h = s.value(a)
         norms = row_norms(W[0].double())
         sigma_r = (h @ W[0] - x).double().square().mean().sqrt()
-        mean = W[0].double() @ self._mean + b[0].double()
+        mean = W[0].double() @ stack.data_mean + b[0].double()
         return UnitTheory(
             ae_bias_gradient=ae,
             bias_gradient=added,

@@ -22,6 +22,9 @@ _NEEDED = [
 #: What is read of every epoch; the last two only where they are there.
 _MEASURED = ["activation_fraction", "dead_fraction", "pre_activation_mean", "weight_norm_mean"]
 
+#: Behind the name of a data set that is whitened: another view of the same data.
+WHITENED = " (whitened)"
+
 #: Columns that say how a trial went, not what it was.
 _NOT_CONFIGURATION = {
     *_NEEDED, *_MEASURED, "sweep", "dead_units", "reconstruction_error", "regularization", "loss",
@@ -116,7 +119,7 @@ def trial_table(frame: pd.DataFrame) -> pd.DataFrame:
     trials["unfinished"] = (trials["reached"] < wanted) & ~trials["diverged"]
     if "whiten" in trials:
         whitened = trials.pop("whiten").fillna(False).astype(bool)
-        trials["dataset"] = trials["dataset"].where(~whitened, trials["dataset"] + " (whitened)")
+        trials["dataset"] = trials["dataset"].where(~whitened, trials["dataset"] + WHITENED)
     return trials
 
 

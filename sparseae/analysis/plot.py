@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparseae.analysis.curves import Curve, curves
+from sparseae.analysis.predictions import corruptions_of
 from sparseae.analysis.theory_predictions import reach_points
 from sparseae.errors import RequestError
 
@@ -166,7 +167,7 @@ def terms(chosen: Sequence[Curve]) -> Figure:
     for dataset in _datasets(found):
         curve = min(
             (c for c in found if c.name["dataset"] == dataset),
-            key=lambda c: c.settings.get("corruptions") or 1,
+            key=corruptions_of,
         )
         axis, epochs = panels["bias gradient", dataset], np.arange(curve.epoch + 1)
         odd = np.nanmean(curve.theory["first_order_rms"][:, -1], axis=0)

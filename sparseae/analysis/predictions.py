@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 
 from sparseae.analysis import thresholds
-from sparseae.analysis.curves import Curve
+from sparseae.analysis.curves import WHITENED, Curve
 from sparseae.analysis.trends import Judged, Trend, dead_onset, half_width, judge
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
 INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
 
 #: Why curves are not compared while a sweep runs.
-_EPOCHS_DIFFER = "not at the same epoch, or too few epochs"
+EPOCHS_DIFFER = "not at the same epoch, or too few epochs"
 
 #: The row of a prediction over all data sets together.
 TOGETHER = "all"
@@ -68,11 +68,12 @@ class Evidence:
             if all(curve.name[key] == value for key, value in wanted.items())
             and bool(curve.settings.get("encoder_bias", True)) == encoder_bias
         ]
-        fewest = min((_corruptions(curve) for curve, _ in found), default=1)
-        return [p for p in found if most_corruptions or _corruptions(p[0]) == fewest]
+        fewest = min((corruptions_of(curve) for curve, _ in found), default=1)
+        return [p for p in found if most_corruptions or corruptions_of(p[0]) == fewest]
 
 
-def _corruptions(curve: Curve) -> int:
+def corruptions_of(curve: Curve) -> int:
+    """Corruptions a sample of a curve's trials."""
     return int(curve.settings.get("corruptions") or 1)
 
 
@@ -187,7 +188,7 @@ def _shows_flatness(trend: Trend) -> bool:
     return trend.full_range and trend.epochs >= thresholds.FEWEST_EPOCHS
 
 
-def _comparable(curves: Judged) -> bool:
+def comparable(curves: Judged) -> bool:
     """Whether curves are at the same epoch, and past the first."""
     epochs = {curve.epoch for curve, _ in curves}
     return len(epochs) == 1 and min(epochs) >= thresholds.FEWEST_EPOCHS
@@ -233,8 +234,8 @@ class MdaeEqualsCae(Prediction):
         words = (
             f"{gaps.size} pairs differ by {gaps.mean():.4f} on average, at most {gaps.max():.4f}"
         )
-        if not _comparable(used):
-            return Outcome(INCONCLUSIVE, f"{words}; {_EPOCHS_DIFFER}", used)
+        if not comparable(used):
+            return Outcome(INCONCLUSIVE, f"{words}; {EPOCHS_DIFFER}", used)
         if gaps.max() <= thresholds.EQUAL:
             return Outcome(SUPPORTED, words, used)
         return Outcome(
@@ -359,8 +360,8 @@ class ConstraintSparser(Prediction):
         words = (
             f"sparsest code before units die: {_mean(fixed):.3f} with, {_mean(free):.3f} without"
         )
-        if not _comparable(used):
-            return Outcome(INCONCLUSIVE, f"{words}; {_EPOCHS_DIFFER}", used)
+        if not comparable(used):
+            return Outcome(INCONCLUSIVE, f"{words}; {EPOCHS_DIFFER}", used)
         seeds = sorted(set(fixed) & set(free))
         if len(seeds) < 2:
             return Outcome(INCONCLUSIVE, f"{words}; fewer than two seeds have both", used)
@@ -422,7 +423,7 @@ class FreeWeightsUnpredictable(TrendPrediction):
         if "irregular" in kinds or {"increasing", "decreasing"} <= kinds:
             return Outcome(SUPPORTED, words, used)
         # A whitened data set is another view of the same data, not another data set.
-        several = len({k.removesuffix(" (whitened)") for k in judged}) > 1
+        several = len({k.removesuffix(WHITENED) for k in judged}) > 1
         settled = all(t.settled and t.full_range for found in judged.values() for t in found)
         if several and kinds in ({"increasing"}, {"decreasing"}, {"flat"}):
             verdict = CONTRADICTED if settled else INCONCLUSIVE
@@ -493,8 +494,8 @@ class BiasNeeded(Prediction):
             return Outcome(NOT_TESTED, f"needs relu {self.model} with and without bias", used)
         low, low_without = (min(t.lowest for _, t in side) for side in (with_bias, without))
         words = f"lowest activation {low:.3f} with a bias, {low_without:.3f} without"
-        if not _comparable(used):
-            return Outcome(INCONCLUSIVE, f"{words}; {_EPOCHS_DIFFER}", used)
+        if not comparable(used):
+            return Outcome(INCONCLUSIVE, f"{words}; {EPOCHS_DIFFER}", used)
         one_seed = any(trend.descriptive for _, trend in used)
         if one_seed or not abs(low - low_without) > thresholds.MARGIN:  # NaN is not above
             return Outcome(INCONCLUSIVE, words, used)

@@ -96,10 +96,11 @@ def _figures(place: str | Path, frame: pd.DataFrame) -> Iterator[tuple[str, str,
 
 def _of_theory(frame: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
     """Figures of what ``theory: true`` measured."""
-    measured = [curve for curve in curves(frame) if curve.theory]
+    found = curves(frame)
+    measured = [curve for curve in found if curve.theory]
     explained = [
         c
-        for c in curves(frame)
+        for c in found
         if c.name["activation"] == "relu"
         and c.name["constraint"] == "unit_norm"
         and c.name["model"] in ("dae", "edae", "dae2")

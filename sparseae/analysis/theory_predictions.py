@@ -9,9 +9,10 @@ import numpy as np
 from scipy import stats
 
 from sparseae.analysis import thresholds
-from sparseae.analysis.curves import Curve
+from sparseae.analysis.curves import WHITENED, Curve
 from sparseae.analysis.predictions import (
     CONTRADICTED,
+    EPOCHS_DIFFER,
     INCONCLUSIVE,
     NOT_TESTED,
     SUPPORTED,
@@ -20,11 +21,10 @@ from sparseae.analysis.predictions import (
     Prediction,
     TrendPrediction,
     combined,
+    comparable,
+    corruptions_of,
 )
 from sparseae.analysis.trends import Judged, half_width
-
-#: Whitened data are another view of the same data (`sparseae.analysis.curves.trial_table`).
-_WHITENED = " (whitened)"
 
 
 class FamiliesFlat(TrendPrediction):
@@ -106,9 +106,7 @@ class Theorem1(_OfTheory):
         if held == 0:
             return INCONCLUSIVE, f"{words}: it never came true, and was not put to the test"
         words += f"; E[a_j] then fell in {fell / held:.1%} of them"
-        if fell / held >= thresholds.SUFFICIENT:
-            return SUPPORTED, words
-        return (CONTRADICTED if fell / held <= thresholds.CHANCE else INCONCLUSIVE), words
+        return _against_chance(fell / held, thresholds.SUFFICIENT), words
 
 
 class BiasGradientMoves(_OfTheory):
@@ -126,10 +124,7 @@ class BiasGradientMoves(_OfTheory):
             f"E[a_j] fell in {fell:.1%} of units with a positive gradient and rose in {rose:.1%} "
             "of the others"
         )
-        accuracy = (fell + rose) / 2
-        if accuracy >= thresholds.FORETELLS:
-            return SUPPORTED, words
-        return (CONTRADICTED if accuracy <= thresholds.CHANCE else INCONCLUSIVE), words
+        return _against_chance((fell + rose) / 2, thresholds.FORETELLS), words
 
 
 def _foretold(found: Judged) -> tuple[float, float]:
@@ -248,7 +243,7 @@ class WhitenedFitsBetter(_OfTheory):
         return INCONCLUSIVE, f"{words}; needs the same trials whitened and not"
 
     def together(self, outcomes: Mapping[str, Outcome]) -> Outcome:
-        pairs = [(n, f"{n}{_WHITENED}") for n in outcomes if f"{n}{_WHITENED}" in outcomes]
+        pairs = [(n, f"{n}{WHITENED}") for n in outcomes if f"{n}{WHITENED}" in outcomes]
         gains, words, used = [], [], []
         for raw, white in pairs:
             sides = [_by_what(outcomes[name].curves) for name in (raw, white)]
@@ -294,8 +289,8 @@ class _Explanation(Prediction):
         for model in ("dae", self.model):
             for curve, trend in evidence.find(model, "relu", "unit_norm", most_corruptions=True):
                 rest = {k: v for k, v in curve.settings.items() if k != "corruptions"}
-                corruptions = int(curve.settings.get("corruptions") or 1)
-                groups[tuple(sorted(rest.items(), key=repr))][model][corruptions] = (curve, trend)
+                same = groups[tuple(sorted(rest.items(), key=repr))][model]
+                same[corruptions_of(curve)] = (curve, trend)
         whole = [g for g in groups.values() if g["dae"] and g[self.model]]
         if not whole:
             return Outcome(NOT_TESTED, f"needs relu dae and {self.model} under unit_norm")
@@ -311,9 +306,8 @@ class _Explanation(Prediction):
         words += "".join(f", {_mean(_effects(daes[k][0])):.3f} at {k}" for k in sorted(daes)[1:])
         words += f"; {self.model} by {_mean(other):.3f}"
         words += self.details(daes[few][0])
-        epochs = {pair[0].epoch for pair in (*daes.values(), *others.values())}
-        if len(epochs) > 1 or min(epochs) < thresholds.FEWEST_EPOCHS:
-            return INCONCLUSIVE, f"{words}; not at the same epoch, or too few epochs"
+        if not comparable([*daes.values(), *others.values()]):
+            return INCONCLUSIVE, f"{words}; {EPOCHS_DIFFER}"
         if not size > thresholds.MARGIN:
             return INCONCLUSIVE, f"{words}; no effect to explain"
         answers = [_more_than_half(other, dae)]
@@ -418,6 +412,13 @@ def _all(found: Judged, name: str) -> np.ndarray:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
+
+
+def _against_chance(share: float, enough: float) -> str:
+    """The verdict on a statement that is right in this share of cases."""
+    if share >= enough:
+        return SUPPORTED
+    return CONTRADICTED if share <= thresholds.CHANCE else INCONCLUSIVE
 
 
 def _within(share: float) -> str:

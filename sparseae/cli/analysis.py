@@ -55,15 +55,14 @@ def analyze(
 def _store(place: str, curves: pd.DataFrame, verdicts: pd.DataFrame) -> str | None:
     """Write both tables beside the epochs; return why not, where that is so."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from sparseae.results.location import Location
+    from sparseae.results.parquet import write_table
 
-    for name, table in (("trends", curves), ("verdicts", verdicts)):
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink)
+    for name, frame in (("trends", curves), ("verdicts", verdicts)):
+        table = pa.Table.from_pandas(frame, preserve_index=False)
         try:
-            (Location.of(place) / f"{name}.parquet").write_bytes(sink.getvalue())
+            write_table(Location.of(place) / f"{name}.parquet", table)
         except OSError as error:
             return str(error)
     return None

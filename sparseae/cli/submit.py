@@ -134,13 +134,15 @@ def jobs_at(address: str) -> Jobs:
 
 
 def _print_one(jobs: Jobs, job: SweepJob) -> None:
+    from sparseae.errors import last_line
+
     far = jobs.progress(job)
     typer.echo(f"{job.name}: {job.state}" + (f", {far}" if far else ""))
     if job.started:
         end = job.ended or time.time()
         words = "for" if job.live else "took"
         typer.echo(f"started {_clock(job.started)}, {words} {_duration(end - job.started)}")
-    if job.state == "failed" and (last := _last_words(jobs.log(job))):
+    if job.state == "failed" and (last := last_line(jobs.log(job), "")):
         typer.echo(last)
 
 
@@ -154,11 +156,6 @@ def _follow(jobs: Jobs, job: SweepJob) -> None:
     typer.echo(f"{job.name}: {job.state}")
     if job.state != "succeeded":
         raise typer.Exit(job.exit_code or 1)
-
-
-def _last_words(log: str) -> str:
-    lines = [line for line in log.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
 
 
 def _clock(seconds: float | None) -> str:

@@ -44,46 +44,45 @@ UNIT_FIELDS: tuple[pa.Field, ...] = (
     pa.field("weight_norm", pa.float64()),
 )
 
+
+def _numbers(*names: str) -> tuple[pa.Field, ...]:
+    return tuple(pa.field(name, pa.float64()) for name in names)
+
+
 #: Columns of ``epochs/`` where the sweep has ``theory: true`` (docs/theory.md).
-THEORY_FIELDS: tuple[pa.Field, ...] = tuple(
-    pa.field(name, pa.float64())
-    for name in (
-        "sigma_r",
-        "ae_bias_gradient",
-        "ae_bias_gradient_rms",
-        "lemma1_bound",
-        "lemma1_share",
-        "bias_gradient",
-        "bias_gradient_rms",
-        "bias_gradient_positive",
-        "bias_gradient_negative",
-        "condition_share",
-        "condition_fell",
-        "descent_share",
-        "descent_fell",
-        "fell_share",
-        "pre_activation_change",
-        "variance_ratio",
-        "theorem2_bound",
-        "theorem2_share",
-        "first_order_rms",
-        "second_order_gradient",
-        "kink_gradient",
-    )
+THEORY_FIELDS: tuple[pa.Field, ...] = _numbers(
+    "sigma_r",
+    "ae_bias_gradient",
+    "ae_bias_gradient_rms",
+    "lemma1_bound",
+    "lemma1_share",
+    "bias_gradient",
+    "bias_gradient_rms",
+    "bias_gradient_positive",
+    "bias_gradient_negative",
+    "condition_share",
+    "condition_fell",
+    "descent_share",
+    "descent_fell",
+    "fell_share",
+    "pre_activation_change",
+    "variance_ratio",
+    "theorem2_bound",
+    "theorem2_share",
+    "first_order_rms",
+    "second_order_gradient",
+    "kink_gradient",
 )
 
 #: And of ``units/``.
-THEORY_UNIT_FIELDS: tuple[pa.Field, ...] = tuple(
-    pa.field(name, pa.float64())
-    for name in (
-        "ae_bias_gradient",
-        "bias_gradient",
-        "lemma1_bound",
-        "variance_ratio",
-        "theorem2_bound",
-        "second_order",
-        "kink",
-    )
+THEORY_UNIT_FIELDS: tuple[pa.Field, ...] = _numbers(
+    "ae_bias_gradient",
+    "bias_gradient",
+    "lemma1_bound",
+    "variance_ratio",
+    "theorem2_bound",
+    "second_order",
+    "kink",
 )
 
 #: A trial's configuration types to the columns' types.

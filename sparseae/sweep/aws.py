@@ -105,12 +105,7 @@ def _security_group(session: Any, name: str, ssh_from: str) -> str:
             GroupName=group_name,
             Description="sparseae: SSH from one range, everything between the machines",
             VpcId=vpc,
-            TagSpecifications=[
-                {
-                    "ResourceType": "security-group",
-                    "Tags": [{"Key": "project", "Value": "sparseae"}],
-                }
-            ],
+            TagSpecifications=[{"ResourceType": "security-group", "Tags": _TAGS}],
         )["GroupId"]
     ranges = {"IpRanges": [{"CidrIp": ssh_from}]}
     if ":" in ssh_from:
@@ -154,12 +149,7 @@ def _instance_profile(session: Any, name: str, bucket: str) -> str:
             },
             {
                 "Effect": "Allow",
-                "Action": [
-                    "s3:GetObject",
-                    "s3:PutObject",
-                    "s3:DeleteObject",
-                    "s3:AbortMultipartUpload",
-                ],
+                "Action": [f"s3:{action}" for action in _OBJECT_ACTIONS],
                 "Resource": f"arn:aws:s3:::{bucket}/*",
             },
         ),

@@ -344,6 +344,10 @@ class Sweep(_Strict):
         """Plain data that `load` reads back as the same sweep."""
         return self.model_dump(mode="json")
 
+    def text(self) -> str:
+        """`resolved` as YAML."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
 
 #: Keys that pydantic checks by itself.
 _PLAIN = (

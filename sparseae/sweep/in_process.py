@@ -7,7 +7,7 @@ import torch
 from sparseae.results.location import Location
 from sparseae.sweep.piece import Piece, as_tensor
 from sparseae.sweep.routines import routine_of
-from sparseae.sweep.runner import CHECKPOINTS, Job, Task, data_key
+from sparseae.sweep.runner import CHECKPOINTS, Job, Task, data_key, drop_older
 
 
 def execute(job: Job) -> None:
@@ -50,9 +50,8 @@ def _train(job: Job, task: Task, piece: Piece) -> None:
 
 
 def _save(job: Job, piece: Piece, kept: list[Location]) -> None:
-    """Write a checkpoint, then delete what is more than ``keep_checkpoints``."""
+    """Write a checkpoint, then delete those that are no longer kept."""
     name = f"in-process_{piece.trials[0].trial_id}"
     kept.append(job.location / CHECKPOINTS / name / f"checkpoint_{piece.epoch:06d}")
     piece.save(kept[-1])
-    if job.sweep.keep_checkpoints != "all" and len(kept) > job.sweep.keep_checkpoints:
-        kept.pop(0).delete_folder()
+    drop_older(kept, job.sweep.keep_checkpoints)

@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
-from sparseae.errors import RequestError, nearest
+from sparseae.errors import RequestError, last_line, nearest
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.progress import Progress
 from sparseae.sweep.runner import git_commit
@@ -97,7 +95,7 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         self.address = _url(address)
-        # Ray's client prefers these two to what it is given.
+        # Ray's client prefers this to what it is given.
         os.environ["RAY_API_SERVER_ADDRESS"] = self.address
         logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
@@ -133,7 +131,7 @@ class Jobs:
             RequestError: also where another configuration of the sweep runs, or the sweep needs a
                 file that is not sent.
         """
-        digest = hashlib.sha256(_text(sweep).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(sweep.text().encode()).hexdigest()[:16]
         words = ["python", "-m", "sparseae", "run", "sweep.yaml"]
         words += ["--results", results] if results else []
         words += ["--overwrite"] if overwrite else []
@@ -165,15 +163,14 @@ class Jobs:
             job = self._details(name)
         log = self.log(job)
         if job.state != "succeeded":
-            lines = [line for line in log.splitlines() if line.strip()]
-            raise RequestError((lines or [job.message])[-1].removeprefix("sparseae: "))
+            raise RequestError(last_line(log, job.message).removeprefix("sparseae: "))
         return log
 
     def _send(self, name: str, words: list[str], sweep: Sweep, metadata: dict[str, str]) -> bool:
         """Start a command with the sweep's file beside it; False where that name is taken."""
         files = _own_files(sweep)
         with tempfile.TemporaryDirectory() as folder, self._answering():
-            _collect(Path(folder), _text(sweep), files)
+            _collect(Path(folder), sweep.text(), files)
             try:
                 self._client.submit_job(
                     # exec: the signal that stops the job reaches the command itself.
@@ -279,10 +276,6 @@ def _url(address: str) -> str:
     if not sound:
         raise RequestError(f"--address {address!r}: must be http://HOST:8265, of the dashboard")
     return url.rstrip("/")
-
-
-def _text(sweep: Sweep) -> str:
-    return yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
 
 
 def _sweep_job(details: JobDetails) -> SweepJob:

@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
+import torch
+
 from sparseae import data
 from sparseae.footprint import footprint
+from sparseae.gemm import choose
 from sparseae.objectives import OBJECTIVES
+from sparseae.stack import MEASURE_ROWS, NOISE_BYTES, Stack
 from sparseae.sweep.config import Sweep
+from sparseae.sweep.routines import shape_of
 from sparseae.trial import TRAINING_TYPES, Trial
 
 #: Pieces are cut until the longest worker has at most this much more than its share of the work.
@@ -33,9 +38,6 @@ _SMALLEST = 4e11
 _MOST_BYTES = 2 << 30
 
 _FLOAT32 = 4
-
-#: Rows that a measurement encodes at once, and noise that is drawn at once (`sparseae.stack`).
-_MEASURE_ROWS, _NOISE_BYTES = 125, 4 << 20
 
 #: Seconds that a plan spends measuring the rate of each kind of trial, and of all of them.
 _RATE_SECONDS, _ALL_RATES_SECONDS = 0.1, 4.0
@@ -170,10 +172,8 @@ def memory(plan: StackPlan) -> int:
     rows = t.batch_size * objective.copies(t)
     parameters = 2 * (m * n + m)
     buffers = rows * (objective.pairs * (m + n) + 3 * m)
-    minibatches = max(
-        len({trial.seed for trial in plan.trials}) * rows * n * _FLOAT32, _NOISE_BYTES
-    )
-    chunk = min(_MEASURE_ROWS, samples) * (3 * m + n)
+    minibatches = max(len({trial.seed for trial in plan.trials}) * rows * n * _FLOAT32, NOISE_BYTES)
+    chunk = min(MEASURE_ROWS, samples) * (3 * m + n)
     floats = members * (3 * parameters + buffers) + chunk + samples * n
     return _FLOAT32 * floats + 2 * minibatches
 
@@ -254,12 +254,6 @@ def _rate(trial: Trial) -> float:
 
     On some rows of noise, and no larger than where the rate no longer grows with the size.
     """
-    import torch
-
-    from sparseae.gemm import choose
-    from sparseae.stack import Stack
-    from sparseae.sweep.routines import shape_of
-
     samples, inputs = data_shape(trial)
     t = trial.training
     small = replace(

@@ -233,8 +233,7 @@ def _train(
     routines = _routines(location, trials, prepared, observer, None if in_process else sweep)
     provenance = _provenance(_described(prepared), routines, sweep.tf32)
     store = Store(location, TRAINING_TYPES, provenance, check, theory=sweep.theory)
-    text = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
-    (location / "sweep.yaml").write_bytes(text.encode())
+    (location / "sweep.yaml").write_bytes(sweep.text().encode())
     for name in store.put_aside:
         observer.note(f"{name} could not be read and was put aside; its rows are trained again")
 
@@ -288,6 +287,12 @@ def _train(
         # Tune returns as if all were well after Ctrl-C.
         interrupted=interrupted or bool(unexplained),
     )
+
+
+def drop_older(kept: list[Location], keep: int | str) -> None:
+    """Delete the oldest of a Tune trial's checkpoints beyond ``keep_checkpoints``."""
+    if keep != "all" and len(kept) > int(keep):
+        kept.pop(0).delete_folder()
 
 
 def _second_try(job: Job, observer: Observer) -> Job:

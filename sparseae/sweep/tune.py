@@ -35,14 +35,22 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from sparseae.errors import RequestError
+from sparseae.errors import RequestError, last_line
 from sparseae.results.location import Location
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.piece import Checkpoint, DamagedCheckpointError, Piece, as_tensor
 from sparseae.sweep.placement import Cluster, Dispatch, Placement, nodes_of, place
 from sparseae.sweep.plan import StackPlan, gpu_memory
 from sparseae.sweep.routines import Choices, routine_of
-from sparseae.sweep.runner import CHECKPOINTS, DataKey, Job, Recorder, Task, data_key
+from sparseae.sweep.runner import (
+    CHECKPOINTS,
+    DataKey,
+    Job,
+    Recorder,
+    Task,
+    data_key,
+    drop_older,
+)
 from sparseae.sweep.watching import Metrics, trackers
 from sparseae.trial import AXES
 
@@ -197,13 +205,13 @@ class _Pieces(Searcher):
         configs: Sequence[dict[str, Any]],
         dispatch: Dispatch,
         placement: Placement,
-        memories: Sequence[int],
+        plans: Sequence[StackPlan],
     ) -> None:
         super().__init__()
         self._configs = configs
         self._dispatch = dispatch
         self._placement = placement
-        self._memories = memories
+        self._plans = plans
         self._piece_of: dict[str, int] = {}
 
     def set_search_properties(
@@ -218,7 +226,8 @@ class _Pieces(Searcher):
             return None
         piece, on_gpu = taken
         self._piece_of[trial_id] = piece
-        request = self._placement.request(self._memories[piece], on_gpu)
+        memory = gpu_memory(self._plans[piece]) if on_gpu else 0
+        request = self._placement.request(memory, on_gpu)
         return self._configs[piece] | {"resources": request}
 
     def on_trial_complete(
@@ -284,8 +293,7 @@ class _Reports(Callback):
         # Not by Tune's `num_to_keep`, which would write a snapshot of the experiment each time.
         kept = self._checkpoints[trial.trial_id]
         kept.append(Location(checkpoint.filesystem, checkpoint.path))
-        if isinstance(self._keep, int) and len(kept) > self._keep:
-            kept.pop(0).delete_folder()
+        drop_older(kept, self._keep)
 
     def on_trial_complete(
         self, iteration: int, trials: list, trial: TuneTrial, **info: Any
@@ -300,17 +308,12 @@ class _Reports(Callback):
             if (file := trial.error_file) is not None:  # it reaches the storage only later
                 self._errored.remove(trial)
                 with open(file) as stream:
-                    self._recorder.failed(self._task(trial), _last_line(stream.read()))
+                    self._recorder.failed(self._task(trial), last_line(stream.read()))
 
     def on_experiment_end(self, trials: list, **info: Any) -> None:
         self.on_step_end(0, trials)
         for trial in self._errored:
             self._recorder.failed(self._task(trial), "no reason is known")
-
-
-def _last_line(error: object) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
 
 
 def param_space(sweep: Sweep) -> dict[str, Any]:
@@ -369,7 +372,7 @@ def _connect(address: str | None) -> None:
             include_dashboard=False if address is None else None,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise RequestError(f"no Ray cluster at {address!r}: {_last_line(error)}") from None
+        raise RequestError(f"no Ray cluster at {address!r}: {last_line(error)}") from None
 
 
 def _cluster(address: str | None) -> Cluster:
@@ -407,7 +410,8 @@ def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
         tune.with_parameters(StackTrainable, shared=shared),
         resources=lambda config: tune.PlacementGroupFactory([config["resources"]]),
     )
-    dispatch = Dispatch([StackPlan(task.trials).flops for task in tasks], placement)
+    plans = [StackPlan(task.trials) for task in tasks]
+    dispatch = Dispatch([plan.flops for plan in plans], placement)
     configs = [_config(task, sweep) for task in tasks]
     os.environ.setdefault(
         "TUNE_MAX_PENDING_TRIALS_PG", str(max(16, placement.gpu_workers + placement.cpu_workers))
@@ -418,9 +422,7 @@ def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
         param_space=param_space(sweep),
         tune_config=tune.TuneConfig(
             num_samples=len(tasks),
-            search_alg=_Pieces(
-                configs, dispatch, placement, [gpu_memory(StackPlan(t.trials)) for t in tasks]
-            ),
+            search_alg=_Pieces(configs, dispatch, placement, plans),
             scheduler=_FirstCome(),
             reuse_actors=True,
             trial_name_creator=_name,

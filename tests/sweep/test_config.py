@@ -12,7 +12,7 @@ from sparseae.sweep.config import PAPER_SIGMA2, Sweep, difference, parse
 from sparseae.sweep.plan import cut, stacks
 from sparseae.trial import Training, Trial
 
-CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").rglob("*.yaml"))
 
 BASE = {
     "name": "small",
