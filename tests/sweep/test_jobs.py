@@ -32,7 +32,7 @@ def test_a_user_s_own_file_travels_under_its_name(folder):
     sweep = Sweep.load(SWEEP)
     out = folder / "out"
     out.mkdir()
-    jobs._collect(out, jobs._text(sweep), jobs._own_files(sweep))
+    jobs._collect(out, sweep.text(), jobs._own_files(sweep))
     assert (out / "data" / "x.npy").read_bytes() == (folder / "data" / "x.npy").read_bytes()
     assert Sweep.load(out / "sweep.yaml").trials() == sweep.trials()
     assert (out / "sparseae" / "__main__.py").exists()
