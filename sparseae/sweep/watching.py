@@ -1,13 +1,14 @@
 """Watching a sweep from elsewhere: Ray's metrics always, other trackers where they are named.
 
-Ray's metrics reach Prometheus and Grafana (https://docs.ray.io: "Collecting metrics"):
+Ray's metrics reach Prometheus and Grafana (https://docs.ray.io: "Collecting metrics"); Ray puts
+``ray_`` before the names given here:
 
-    sparseae_activation_fraction, sparseae_dead_units
+    ray_sparseae_activation_fraction, ray_sparseae_dead_units
         means over the members of a Tune trial at their last epoch; labels sweep, model, activation,
         constraint, dataset
-    sparseae_trials_finished_total, sparseae_epochs_total, sparseae_samples_total
+    ray_sparseae_trials_finished_total, ray_sparseae_epochs_total, ray_sparseae_samples_total
         labels sweep, model, activation, constraint, dataset; samples a second are
-        rate(sparseae_samples_total[1m])
+        rate(ray_sparseae_samples_total[1m])
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ray.tune.callback import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.util.metrics import Counter, Gauge
 
-from sparseae.errors import RequestError
+from sparseae.errors import RequestError, last_line
 from sparseae.sweep.config import Sweep
 
 if TYPE_CHECKING:
@@ -76,9 +77,22 @@ def trackers(sweep: Sweep) -> list[Callback]:
     """Tune's own integrations that the configuration names under ``watch``.
 
     Raises:
-        RequestError: where one of them is not installed.
+        RequestError: where one of them is not installed, or refuses: no key, no server.
     """
-    return [_TRACKERS[name](sweep) for name in sweep.watch]
+    return [_ready(name, sweep) for name in sweep.watch]
+
+
+def _ready(name: str, sweep: Sweep) -> Callback:
+    if name in _PACKAGES and find_spec(name) is None:
+        raise RequestError(
+            f"watch: {name} is not installed where the sweep runs: pip install 'sparseae[{name}]'"
+        )
+    tracker = _TRACKERS[name](sweep)
+    try:
+        tracker.setup()  # Tune does it too, when a refusal would be a traceback in the run
+    except Exception as error:  # whatever the tracker's own library raises
+        raise RequestError(f"watch: {name}: {last_line(error)}") from None
+    return tracker
 
 
 def _tensorboard(sweep: Sweep) -> Callback:
@@ -88,7 +102,6 @@ def _tensorboard(sweep: Sweep) -> Callback:
 
 
 def _mlflow(sweep: Sweep) -> Callback:
-    _require("mlflow")
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
     # Where it is follows MLFLOW_TRACKING_URI, as everywhere with MLflow.
@@ -96,20 +109,14 @@ def _mlflow(sweep: Sweep) -> Callback:
 
 
 def _wandb(sweep: Sweep) -> Callback:
-    _require("wandb")
     from ray.air.integrations.wandb import WandbLoggerCallback
 
     # The key follows WANDB_API_KEY or `wandb login`: it is in no configuration.
     return WandbLoggerCallback(project=sweep.name, excludes=_INTERNAL)
 
 
-def _require(package: str) -> None:
-    if find_spec(package) is None:
-        raise RequestError(
-            f"watch: {package} is not installed where the sweep runs: "
-            f"pip install 'sparseae[{package}]'"
-        )
-
+#: Trackers that are packages of their own, optional extras of ours.
+_PACKAGES = ("mlflow", "wandb")
 
 _TRACKERS: dict[str, Callable[[Sweep], Callback]] = {
     "tensorboard": _tensorboard,

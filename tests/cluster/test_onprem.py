@@ -88,6 +88,20 @@ class Site:
         return tunnel
 
 
+def scrape(head: m.Machine) -> list[str]:
+    """What the head's Ray tells Prometheus of our metrics."""
+    file = head.run("cat", "/tmp/ray/prom_metrics_service_discovery.json").stdout
+    lines = []
+    for target in json.loads(file or "[]"):
+        for address in target["targets"]:
+            get = (
+                f"import urllib.request as u; print(u.urlopen('http://{address}').read().decode())"
+            )
+            page = head.run(f"{VENV}/bin/python", "-c", get).stdout
+            lines += [line for line in page.splitlines() if line.startswith("ray_sparseae")]
+    return lines
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
@@ -167,6 +181,11 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
 
     until(lambda: epochs() > 100)
 
+    # Prometheus finds our metrics where Ray's own discovery file says.
+    page = until(lambda: [line for line in scrape(site.head) if "ray_sparseae_epochs" in line])
+    assert all('sweep="far"' in line for line in page)
+    assert {"dae", "cae"} == {re.search(r'model="(\w+)"', line)[1] for line in page}
+
     # The connection breaks under --follow, and comes back.
     tunnel.terminate()
     tunnel.wait()
@@ -210,6 +229,14 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
         f"{site.head.address}:/srv/results/far /home/ && sparseae analyze /home/far --json"
     )
     assert json.loads(fetched.stdout)["verdicts"]
+    # Plain Ray works as well.
+    (site.shared / "plain.yaml").write_text(SWEEP.replace("EPOCHS", "2").replace("far", "plain"))
+    plain = site.do(
+        f"RAY_AUTH_MODE=token ray job submit --address {ADDRESS} --working-dir . "
+        "-- python -m sparseae run /srv/plain.yaml --results /srv/results"
+    )
+    assert "succeeded" in plain.stdout + plain.stderr, plain
+    assert len(load(site.shared / "results" / "plain")) == 12 * 3
     second.terminate()
     second.wait()
 
