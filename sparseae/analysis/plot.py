@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from sparseae.analysis.curves import Curve, curves
@@ -134,11 +135,15 @@ def of_curves(chosen: Sequence[Curve], title: str = "") -> Figure:
         ["activation fraction", "dead units"], _datasets(chosen), heights=(2.3, 0.9), width=3.2
     )
     same = _common(curve.name for curve in chosen)
+    seen: dict[str, list[str]] = {}  # the labels of each model: they differ in lightness
     for curve in chosen:
-        label = " ".join(v for k, v in curve.name.items() if k not in same | {"dataset"})
+        words = " ".join(v for k, v in curve.name.items() if k not in same | {"dataset"})
+        label = (words or curve.name["model"]) + curve.suffix
+        labels = seen.setdefault(curve.name["model"], [])
+        labels += [] if label in labels else [label]
         for row, values in (("activation fraction", curve.activation), ("dead units", curve.dead)):
             axis = panels[row, curve.name["dataset"]]
-            _line(axis, curve, values, (label or curve.name["model"]) + curve.suffix)
+            _line(axis, curve, values, label, lighter=labels.index(label))
             axis.set(ylim=(-0.03, 1.03), xticks=_FRACTIONS, yticks=_FRACTIONS)
             if row == "dead units":
                 axis.set(ylim=(-0.06, 1.06), yticks=(0, 0.5, 1))
@@ -530,12 +535,13 @@ def _style_of(model: str) -> tuple[str, str, str]:
     return _STYLES.get(model, _OTHERS[sum(map(ord, model)) % len(_OTHERS)])
 
 
-def _line(axis: Axes, curve: Curve, values: np.ndarray, label: str) -> None:
-    """The mean over seeds with their range."""
+def _line(axis: Axes, curve: Curve, values: np.ndarray, label: str, lighter: int = 0) -> None:
+    """The mean over seeds with their range, in its model's colour or a lighter one."""
     there = np.isfinite(values).any(0)
     x, y = curve.sigma2[there], values[:, there]
     model = curve.name["model"]
-    colour, marker, line = _style_of(model)
+    full, marker, line = _style_of(model)
+    colour = tuple(1 - (1 - channel) * 0.6**lighter for channel in to_rgb(full))
     axis.plot(
         x, np.nanmean(y, axis=0), line, color=colour, marker=marker, ms=3.5, lw=1.4, label=label,
     )  # fmt: skip

@@ -143,6 +143,30 @@ def _print_verdicts(console: Console, verdicts: pd.DataFrame) -> None:
 
 
 @app.command()
+def trials(
+    place: Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a sweep.")],
+    prediction: Annotated[
+        str, typer.Argument(help="As analyze names it: relu-flat, or one of its statements.")
+    ],
+) -> None:
+    """Print what stands behind a verdict: its trials and the command that trains them again."""
+    from sparseae.analysis.behind import behind
+
+    for case, dataset, outcome, sources in behind(place, prediction):
+        typer.echo(f"{case.label}, {dataset}: {outcome.verdict}; {outcome.evidence}")
+        for source in sources:
+            curve = source.curve
+            typer.echo(
+                f"  {curve.label}, {curve.name['dataset']}: "
+                f"sigma2 {', '.join(f'{value:g}' for value in curve.sigma2)}; "
+                f"seeds {', '.join(map(str, curve.seeds))}; {curve.epoch} epochs; "
+                + ", ".join(f"{k} {v}" for k, v in curve.settings.items() if v is not None)
+            )
+            typer.echo(f"  trials {' '.join(source.trial_ids)}")
+            typer.echo(f"  {source.command}\n")
+
+
+@app.command()
 def report(
     place: Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a sweep.")],
     output: Annotated[

@@ -7,7 +7,7 @@ import math
 import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -234,36 +234,39 @@ class Sweep(_Strict):
         if not isinstance(raw, Mapping):
             origin = f"{_named(str(source))}: " if isinstance(source, str | Path) else ""
             raise RequestError(f"{origin}a configuration is a mapping, not {_shown(raw)}")
+        # What the file's exclude and overrides name may be gone from a space that was narrowed.
+        before: dict[str, set[Any]] = {}
+        if set_values:
+            with suppress(RequestError):
+                _, _, before = _values(raw)
+                _overrides(_given(raw, "overrides", []), before, {})
         for text in set_values:
             raw = _with(raw, text)
-        return cls._checked(dict(raw))
+        return cls._checked(dict(raw), before)
 
     @classmethod
-    def _checked(cls, raw: dict[Any, Any]) -> Sweep:
+    def _checked(cls, raw: dict[Any, Any], before: Mapping[str, set[Any]]) -> Sweep:
         _require_known(raw, cls.model_fields, "")
         name = _name(raw.get("name"))
-        space = _space(raw.get("space"))
-        training = _training(_given(raw, "training", {}), "training")
-        defaults = {k: getattr(Training(), k) for k in TRAINING_TYPES}
+        space, training, known = _values(raw)
         plain = {key: raw[key] for key in _PLAIN if raw.get(key) is not None}
         _require_known(
             _mapping(plain.get("resources", {}), "resources"), Resources.model_fields, "resources."
         )
-        every = {key: (value,) for key, value in (defaults | training).items()} | space
-        known = {key: set(values) for key, values in every.items()}
-        overrides = _overrides(_given(raw, "overrides", []), known)
+        overrides = _overrides(_given(raw, "overrides", []), known, before)
+        exclude = [
+            _matcher(entry, f"exclude[{i}]", known, before)
+            for i, entry in enumerate(_list(_given(raw, "exclude", []), "exclude"))
+        ]
         try:
             sweep = cls.model_validate(
                 {
                     "name": name,
                     "space": space,
                     "stack": _stack(raw.get("stack", ["sigma2", "seed"])),
-                    "training": defaults | training,
+                    "training": training,
                     "overrides": overrides,
-                    "exclude": tuple(
-                        _matcher(entry, f"exclude[{i}]", known)
-                        for i, entry in enumerate(_list(_given(raw, "exclude", []), "exclude"))
-                    ),
+                    "exclude": tuple(entry for entry in exclude if entry),
                     **plain,
                 }
             )
@@ -585,8 +588,21 @@ def _stack(value: object) -> tuple[str, ...]:
     return tuple(axes)
 
 
-def _overrides(value: object, known: dict[str, set[Any]]) -> list[dict[str, Any]]:
-    """Overrides, checked; ``known`` learns the values that they give."""
+def _values(
+    raw: Mapping[Any, Any],
+) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any], dict[str, set[Any]]]:
+    """The space, the whole training, and every value that either gives a key."""
+    space = _space(raw.get("space"))
+    training = {k: getattr(Training(), k) for k in TRAINING_TYPES}
+    training |= _training(_given(raw, "training", {}), "training")
+    every = {key: (value,) for key, value in training.items()} | space
+    return space, training, {key: set(values) for key, values in every.items()}
+
+
+def _overrides(
+    value: object, known: dict[str, set[Any]], before: Mapping[str, set[Any]]
+) -> list[dict[str, Any]]:
+    """Overrides that concern some trial, checked; ``known`` learns the values that they give."""
     overrides = []
     for i, entry in enumerate(_list(value, "overrides")):
         where = f"overrides[{i}]"
@@ -595,33 +611,43 @@ def _overrides(value: object, known: dict[str, set[Any]]) -> list[dict[str, Any]
         for part in Override.model_fields:
             if part not in raw:
                 raise RequestError(f"{where}.{part}: is missing")
-        when = _matcher(raw["when"], f"{where}.when", known)
+        when = _matcher(raw["when"], f"{where}.when", known, before)
         training = _training(raw["training"], f"{where}.training")
+        if not when:
+            continue
         for key, changed in training.items():
             known[key].add(changed)
         overrides.append({"when": when, "training": training})
     return overrides
 
 
-def _matcher(value: object, where: str, known: Mapping[str, set[Any]]) -> dict[str, Any]:
-    """A mapping of axis or training key to a value or a list of them, each of which occurs."""
+def _matcher(
+    value: object, where: str, known: Mapping[str, set[Any]], before: Mapping[str, set[Any]]
+) -> dict[str, Any]:
+    """A mapping of axis or training key to a value or a list of them, each of which occurs.
+
+    What occurred ``before`` the space was narrowed goes; the mapping is empty where nothing that a
+    key asks for is left, so that it matches no trial.
+    """
     raw = _mapping(value, where)
     _require_known(raw, _VALUES, f"{where}.")
     if not raw:
         raise RequestError(f"{where}: is empty")
-    matcher = {}
+    matcher, vain = {}, False
     for key, wanted in raw.items():
         values = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
         if not values:
             raise RequestError(f"{where}.{key}: is empty")
         checked = [_checked(key, v, f"{where}.{key}") for v in values]
+        there = [v for v in checked if v in known[key]]
         for v in checked:
-            if v not in known[key]:
+            if v not in known[key] | before.get(key, set()):
                 have = sorted(known[key])
                 few = ", ".join(map(str, have[:12])) + (", ..." if len(have) > 12 else "")
                 raise RequestError(f"{where}.{key}: no trial has {_shown(v)}; they have {few}")
-        matcher[key] = checked if isinstance(wanted, list | tuple) else checked[0]
-    return matcher
+        vain = vain or not there
+        matcher[key] = there if isinstance(wanted, list | tuple) else checked[0]
+    return {} if vain else matcher
 
 
 def _conditions(matcher: Mapping[str, Any]) -> list[tuple[str, frozenset[Any]]]:

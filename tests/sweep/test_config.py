@@ -282,3 +282,17 @@ def test_a_long_name_of_no_data_set_is_shown_short():
         Sweep.load({"name": "x", "space": {"model": ["ae"], "activation": ["relu"], "sigma2": [0],
                                            "dataset": ["0x" + 2000 * "f"]}})  # fmt: skip
     assert len(str(caught.value)) < 300
+
+
+def test_a_narrowed_space_leaves_behind_what_the_file_says_of_the_rest():
+    paper = CONFIGS[0].parent / "paper.yaml"
+    narrowed = Sweep.load(paper, ["space.model=[cae, edae]", "space.activation=[sigmoid]"])
+    assert {trial.model for trial in narrowed.trials()} == {"cae"}
+    assert {trial.training.learning_rate for trial in narrowed.trials()} == {0.005}
+    assert Sweep.load(narrowed.resolved()) == narrowed
+    relu = Sweep.load(paper, ["space.activation=[relu]"])
+    assert not relu.overrides
+    assert len(relu.trials()) == 12 * (4 * 2 + 1) * 2
+    # What never was in the space is a slip still.
+    with pytest.raises(RequestError, match=r"exclude\[0\].model: no trial has 'ae'"):
+        Sweep.load(paper, ["space.model=[cae]", "exclude=[{model: ae}]"])

@@ -1,0 +1,93 @@
+"""What stands behind a verdict: its curves, their trials, the command that trains them again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from sparseae.analysis.curves import WHITENED, Curve
+from sparseae.analysis.predictions import TOGETHER, Outcome, Prediction, outcomes_of
+from sparseae.analysis.trends import judge
+from sparseae.errors import RequestError, nearest
+from sparseae.results import load
+from sparseae.results.location import Location
+from sparseae.results.reader import sweeps_in
+
+
+@dataclass(frozen=True)
+class Source:
+    """A curve that decided, as one sweep has it.
+
+    Attributes:
+        curve: the curve.
+        trial_ids: its trials in that sweep.
+        command: trains them again, elsewhere.
+    """
+
+    curve: Curve
+    trial_ids: list[str]
+    command: str
+
+
+def behind(place: str, wanted: str) -> Iterator[tuple[Prediction, str, Outcome, list[Source]]]:
+    """Each statement of a prediction on each data set, with its sources.
+
+    Args:
+        place: a sweep's folder or URL, or a folder of sweeps.
+        wanted: a prediction's name (``relu-flat``) or a statement's (``relu-flat: relu cae
+            unit_norm``), as `check_predictions` has them.
+
+    Raises:
+        RequestError: where there is no such prediction, or the results cannot be read.
+    """
+    frame = load(place)
+    statements = list(outcomes_of(judge(frame)))
+    names = {case.name for case, _ in statements} | {case.label for case, _ in statements}
+    if wanted not in names:
+        raise RequestError(f"no prediction {wanted!r}: {nearest(wanted, names)}")
+    sweeps = _sweeps(place, frame)
+    for case, outcomes in statements:
+        if wanted in (case.name, case.label):
+            for dataset, outcome in outcomes.items():
+                if dataset != TOGETHER:
+                    yield case, dataset, outcome, list(_sources(outcome, sweeps))
+
+
+def _sweeps(place: str, frame: pd.DataFrame) -> list[tuple[str, Mapping[str, Any], set[str]]]:
+    """Of each sweep its file, its configuration and its trials."""
+    found = []
+    for location in sweeps_in(Location.of(place)):
+        file = location / "sweep.yaml"
+        configuration = yaml.safe_load(file.read_bytes()) if file.exists() else None
+        if configuration:
+            ids = frame.loc[frame["sweep"] == configuration["name"], "trial_id"]
+            found.append((str(file), configuration, set(ids)))
+    return found
+
+
+def _sources(
+    outcome: Outcome, sweeps: list[tuple[str, Mapping[str, Any], set[str]]]
+) -> Iterator[Source]:
+    for curve, _ in outcome.curves:
+        for file, configuration, ids in sweeps:
+            if mine := [i for i in curve.trial_ids.ravel() if i in ids]:
+                yield Source(curve, mine, _command(file, configuration, curve))
+
+
+def _command(file: str, configuration: Mapping[str, Any], curve: Curve) -> str:
+    values = curve.settings | curve.name
+    values["whiten"] = curve.name["dataset"].endswith(WHITENED)
+    values["dataset"] = curve.name["dataset"].removesuffix(WHITENED)
+    words = ["sparseae", "run", file]
+    for axis, choices in configuration["space"].items():
+        if axis not in ("sigma2", "seed") and len(choices) > 1:
+            value = values[axis].item() if isinstance(values[axis], np.generic) else values[axis]
+            text = yaml.safe_dump([value], default_flow_style=True).strip()
+            words += ["--set", f"space.{axis}={text}"]
+    return shlex.join([*words, "--results", "again"])
