@@ -42,7 +42,7 @@ def plan(
         typer.echo(jobs_at(address).plan(sweep), nl=False)
         return
     at_once = workers or max(1, int((os.cpu_count() or 1) / sweep.resources.cpu))
-    placed = ""
+    placed, gpu = "", False
     if address:
         from sparseae.sweep.placement import describe, place
         from sparseae.sweep.tune import look
@@ -50,7 +50,8 @@ def plan(
         cluster = look(address)
         placement = place(sweep.resources, cluster)
         at_once, placed = placement.workers, describe(placement, cluster)
-    made = make_plan(sweep, at_once)
+        gpu = placement.gpu_workers > 0
+    made = make_plan(sweep, at_once, gpu=gpu)
     table = Table(show_header=False, box=None)
     table.add_column(style="dim")
     table.add_column()
@@ -66,14 +67,17 @@ def plan(
         table.add_row("placement", placed)
     table.add_row("epochs", f"{made.epochs:,}")
     table.add_row("samples", f"{made.samples:,}")
-    table.add_row("memory", f"{_bytes(made.largest_memory)} for the largest Tune trial")
+    where = "of a card " if gpu else ""
+    table.add_row("memory", f"{_bytes(made.largest_memory)} {where}for the largest Tune trial")
     table.add_row("checkpoints", _bytes(made.checkpoint_bytes))
     table.add_row("work", f"{made.flops / 1e12:,.1f} TFLOP")
-    table.add_row(
-        "time",
-        f"about {_duration(made.seconds)} on {made.workers} CPU workers, at the "
-        f"{made.rate / 1e9:.0f} GFLOP/s measured on one core of this machine",
-    )
+    time = "not known: the speed of a GPU is measured by training on it"
+    if made.seconds is not None and made.rate is not None:
+        time = (
+            f"about {_duration(made.seconds)} on {made.workers} CPU workers, at the "
+            f"{made.rate / 1e9:.0f} GFLOP/s measured on one core of this machine"
+        )
+    table.add_row("time", time)
     Console().print(table)
 
 

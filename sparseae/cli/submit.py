@@ -135,6 +135,7 @@ def jobs_at(address: str) -> Jobs:
 
 def _print_one(jobs: Jobs, job: SweepJob) -> None:
     from sparseae.errors import last_line
+    from sparseae.sweep.progress import Progress
 
     far = jobs.progress(job)
     typer.echo(f"{job.name}: {job.state}" + (f", {far}" if far else ""))
@@ -142,7 +143,8 @@ def _print_one(jobs: Jobs, job: SweepJob) -> None:
         end = job.ended or time.time()
         words = "for" if job.live else "took"
         typer.echo(f"started {_clock(job.started)}, {words} {_duration(end - job.started)}")
-    if job.state == "failed" and (last := last_line(jobs.log(job), "")):
+    last = last_line(jobs.log(job), "")
+    if (job.live or job.state == "failed") and last and Progress.last_of(last) is None:
         typer.echo(last)
 
 

@@ -63,23 +63,30 @@ class RunView:
     def started(self, sweep: Sweep, left: Sequence[Trial], tasks: Sequence[Task]) -> None:
         total = len(sweep.trials())
         done = total - len(left)
+        self._total = sum(trial.training.epochs + 1 for trial in left)
+        self._done = self._trials_done = 0
+        epochs = sum(trial.training.epochs + 1 for trial in sweep.trials())
+        self._before = SweepProgress(done, total, epochs - self._total, epochs)
         if not left:
             self.note(f"{sweep.name}: all {total:,} trials are finished, nothing to train")
+            self._say(self._before)
             return
         onward = sum(len(task.checkpoints) for task in tasks)
         found = [f"{done:,} of {total:,} finished before"] if done else []
         found += [f"{onward:,} go on from checkpoints"] if onward else []
         resumed = f" ({', '.join(found)})" if found else ""
         self.note(f"{sweep.name}: {len(left):,} trials in {len(tasks):,} Tune trials{resumed}")
-        self._total = sum(trial.training.epochs + 1 for trial in left)
-        self._done = self._trials_done = 0
-        epochs = sum(trial.training.epochs + 1 for trial in sweep.trials())
-        self._before = SweepProgress(done, total, epochs - self._total, epochs)
+        self._say(self._before)
         self._began = time.monotonic()
         self._progress.update(self._bar, total=self._total, description=sweep.name)
         if self._terminal:
             self._live = Live(self._progress, console=self._console, refresh_per_second=4)
             self._live.start()
+
+    def _say(self, progress: SweepProgress) -> None:
+        """Without a terminal, the line that `sparseae status` reads."""
+        if not self._terminal:
+            self.note(str(progress))
 
     def note(self, message: str) -> None:
         self._console.print(message, highlight=False, soft_wrap=True)
@@ -118,7 +125,7 @@ class RunView:
             not self._in_flight or time.monotonic() - self._spoke > _LINE_SECONDS
         ):
             self._spoke = time.monotonic()
-            self.note(str(self._progress_now()))
+            self._say(self._progress_now())
 
     def _progress_now(self) -> SweepProgress:
         """Of the whole sweep, what was finished before this run included."""

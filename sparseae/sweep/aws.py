@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.exceptions import ClientError
+import click
+from botocore.exceptions import BotoCoreError, ClientError
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
 #: What the head needs to start and stop machines.
@@ -26,6 +27,9 @@ _OBJECT_ACTIONS = ("GetObject", "PutObject", "DeleteObject", "AbortMultipartUplo
 _IMAGE_PREFIX = "resolve:ssm:"
 
 _TAGS = [{"Key": "project", "Value": "sparseae"}]
+
+#: What cluster/gpu.yaml has for ssh_from until it is filled in.
+_EXAMPLE_RANGE = "203.0.113.0/32"
 
 #: New roles and profiles are not at once known everywhere.
 _PROPAGATION_SECONDS = 15
@@ -42,43 +46,65 @@ class Provider(AWSNodeProvider):
 
     @staticmethod
     def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
-        """Make the security group and the role, name the images, then do what Ray does.
+        """Make the security group and the roles, name the images, then do what Ray does.
 
         Raises:
-            ValueError: in one line, where ``ssh_from`` or ``results`` does not name one.
+            click.ClickException: in one line, where ``ssh_from`` or ``results`` is not filled in,
+                or AWS refuses.
         """
         config = copy.deepcopy(cluster_config)
-        provider, name = config["provider"], config["cluster_name"]
+        provider = config["provider"]
         ssh_from, bucket = _range(provider.get("ssh_from")), _bucket(provider.get("results"))
-        session = boto3.Session(region_name=provider["region"])
-        group = _security_group(session, name, ssh_from)
-        profile = _instance_profile(session, name, bucket)
-        for kind in config["available_node_types"].values():
-            node = kind["node_config"]
-            node.setdefault("SecurityGroupIds", [group])
-            node.setdefault("IamInstanceProfile", {"Arn": profile})
-            node["ImageId"] = _image(session, node.get("ImageId", ""))
+        try:
+            _make(config, ssh_from, bucket)
+        except (BotoCoreError, ClientError) as error:
+            raise click.ClickException(f"AWS: {error}") from None
         export = f"echo 'export SPARSEAE_RESULTS={provider['results']}' > ~/sparseae/results.env"
         config["head_setup_commands"] = [*config.get("head_setup_commands", []), export]
         return AWSNodeProvider.bootstrap_config(config)
+
+
+def _make(config: dict[str, Any], ssh_from: str, bucket: str) -> None:
+    """What the machines need, in the account and in their configurations."""
+    name = config["cluster_name"]
+    session = boto3.Session(region_name=config["provider"]["region"])
+    group = _security_group(session, name, ssh_from)
+    head, worker = _instance_profiles(session, name, bucket)
+    running = _image_of_head(session, name)
+    for key, kind in config["available_node_types"].items():
+        node = kind["node_config"]
+        node.setdefault("SecurityGroupIds", [group])
+        profile = head if key == config["head_node_type"] else worker
+        node.setdefault("IamInstanceProfile", {"Arn": profile})
+        image = node.get("ImageId", "")
+        # A newer image would have Ray replace the head that runs, and whatever it drives.
+        newest = image.startswith(_IMAGE_PREFIX)
+        node["ImageId"] = running if newest and running else _image(session, image)
 
 
 def _range(value: object) -> str:
     try:
         network = ipaddress.ip_network(str(value))
     except ValueError as error:
-        raise ValueError(
+        raise click.ClickException(
             f"provider.ssh_from: {value!r} is no range of addresses: {error}"
         ) from None
     if network.prefixlen == 0:
-        raise ValueError(f"provider.ssh_from: {value} is the whole internet; name your own address")
+        raise click.ClickException(
+            f"provider.ssh_from: {value} is the whole internet; name your own address"
+        )
+    if str(network) == _EXAMPLE_RANGE:
+        raise click.ClickException(
+            f"provider.ssh_from: {value} is the file's example; name your own address, as "
+            "curl https://checkip.amazonaws.com prints it, with /32 behind it"
+        )
     return str(network)
 
 
 def _bucket(value: object) -> str:
     parts = urlsplit(str(value))
     if parts.scheme != "s3" or not parts.netloc or "CHANGE" in parts.netloc:
-        raise ValueError(f"provider.results: must be s3://BUCKET/PREFIX, not {value!r}")
+        raise click.ClickException(f"provider.results: must be s3://BUCKET/PREFIX, not {value!r}")
     return parts.netloc
 
 
@@ -88,7 +114,9 @@ def _security_group(session: Any, name: str, ssh_from: str) -> str:
     group_name = f"sparseae-{name}"
     vpcs = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not vpcs:
-        raise ValueError("the region has no default VPC: give SubnetIds and SecurityGroupIds")
+        raise click.ClickException(
+            "the region has no default VPC: give SubnetIds and SecurityGroupIds"
+        )
     vpc = vpcs[0]["VpcId"]
     found = ec2.describe_security_groups(
         Filters=[
@@ -120,55 +148,80 @@ def _security_group(session: Any, name: str, ssh_from: str) -> str:
     return group
 
 
-def _instance_profile(session: Any, name: str, bucket: str) -> str:
-    """The ARN of the machines' profile: they start machines, and use one bucket."""
+def _instance_profiles(session: Any, name: str, bucket: str) -> tuple[str, str]:
+    """The ARNs of the head's and the workers' profiles.
+
+    The workers may use one bucket and nothing else; the head may also start and end machines, and
+    pass the workers' role on to them.
+    """
     iam = session.client("iam")
-    role = f"sparseae-{name}"
-    made = False
+    store = [
+        {
+            "Effect": "Allow",
+            "Action": ["s3:ListBucket", "s3:GetBucketLocation"],
+            "Resource": f"arn:aws:s3:::{bucket}",
+        },
+        {
+            "Effect": "Allow",
+            "Action": [f"s3:{action}" for action in _OBJECT_ACTIONS],
+            "Resource": f"arn:aws:s3:::{bucket}/*",
+        },
+    ]
+    worker = _role(iam, f"sparseae-{name}-worker", store)
+    passing = {"Effect": "Allow", "Action": "iam:PassRole", "Resource": worker}
+    head = f"sparseae-{name}-head"
+    _role(iam, head, [*store, passing])
+    iam.attach_role_policy(RoleName=head, PolicyArn=_EC2)
+    made = [_profile(iam, role) for role in (head, f"sparseae-{name}-worker")]
+    if any(new for _, new in made):
+        time.sleep(_PROPAGATION_SECONDS)
+    return made[0][0], made[1][0]
+
+
+def _role(iam: Any, role: str, statements: list[dict[str, Any]]) -> str:
+    """The ARN of a role of EC2 machines that may do this."""
     try:
         arn = iam.get_role(RoleName=role)["Role"]["Arn"]
-    except ClientError:
+    except iam.exceptions.NoSuchEntityException:
         trust = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}}
         arn = iam.create_role(
             RoleName=role,
             AssumeRolePolicyDocument=_policy(trust | {"Action": "sts:AssumeRole"}),
             Tags=_TAGS,
         )["Role"]["Arn"]
-        iam.attach_role_policy(RoleName=role, PolicyArn=_EC2)
-        made = True
-    # A worker's profile is passed on by the head, which therefore has to be allowed to.
-    iam.put_role_policy(
-        RoleName=role,
-        PolicyName="sparseae",
-        PolicyDocument=_policy(
-            {"Effect": "Allow", "Action": "iam:PassRole", "Resource": arn},
-            {
-                "Effect": "Allow",
-                "Action": ["s3:ListBucket", "s3:GetBucketLocation"],
-                "Resource": f"arn:aws:s3:::{bucket}",
-            },
-            {
-                "Effect": "Allow",
-                "Action": [f"s3:{action}" for action in _OBJECT_ACTIONS],
-                "Resource": f"arn:aws:s3:::{bucket}/*",
-            },
-        ),
-    )
+    iam.put_role_policy(RoleName=role, PolicyName="sparseae", PolicyDocument=_policy(*statements))
+    return arn
+
+
+def _profile(iam: Any, role: str) -> tuple[str, bool]:
+    """The ARN of the profile that hands a role to machines, and whether it is new."""
     try:
         profile = iam.get_instance_profile(InstanceProfileName=role)["InstanceProfile"]
-    except ClientError:
+    except iam.exceptions.NoSuchEntityException:
         profile = iam.create_instance_profile(InstanceProfileName=role)["InstanceProfile"]
-        made = True
-    if not profile["Roles"]:
-        iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
-        made = True
-    if made:
-        time.sleep(_PROPAGATION_SECONDS)
-    return profile["Arn"]
+    if profile["Roles"]:
+        return profile["Arn"], False
+    iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
+    return profile["Arn"], True
 
 
 def _policy(*statements: dict[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+def _image_of_head(session: Any, name: str) -> str:
+    """The image of the cluster's head that runs; empty where none does."""
+    wanted = {
+        "tag:ray-cluster-name": name,
+        "tag:ray-node-type": "head",
+        "instance-state-name": ["pending", "running"],
+    }
+    filters = [
+        {"Name": key, "Values": [value] if isinstance(value, str) else value}
+        for key, value in wanted.items()
+    ]
+    found = session.client("ec2").describe_instances(Filters=filters)["Reservations"]
+    return found[0]["Instances"][0]["ImageId"] if found else ""
 
 
 def _image(session: Any, image: str) -> str:

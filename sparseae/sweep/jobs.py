@@ -112,15 +112,17 @@ class Jobs:
             raise RequestError(_WANTS_TOKEN.format(address=self.address, what=what)) from None
         except (requests.exceptions.RequestException, ConnectionError) as error:
             if isinstance(error, requests.exceptions.HTTPError):
-                reason = str(error).splitlines()[0]
-                raise RequestError(f"{self.address}: is no Ray dashboard: {reason}") from None
+                passing = error.response is not None and error.response.status_code >= 500
+                kind = UnreachableError if passing else RequestError
+                raise kind(f"{self.address}: is no Ray dashboard: {last_line(error)}") from None
             raise UnreachableError(
                 f"{self.address}: nobody answers; is the cluster up, and its tunnel "
                 "(ray dashboard cluster/FILE.yaml)?"
             ) from None
         except (RuntimeError, ValueError, KeyError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise RequestError(f"{self.address}: {reason}") from None
+            if "status code 5" in str(error):  # a dashboard that is starting, or out of breath
+                raise UnreachableError(f"{self.address}: {last_line(error)}") from None
+            raise RequestError(f"{self.address}: {last_line(error, repr(error))}") from None
 
     def submit(
         self, sweep: Sweep, results: str | None = None, overwrite: bool = False
@@ -138,7 +140,13 @@ class Jobs:
         for _ in range(3):  # somebody may submit the same at the same moment
             known = self.every()
             for job in known:
-                if job.live and (job.sweep, job.results) == (sweep.name, results or ""):
+                if job.live and job.sweep == sweep.name:
+                    if job.results != (results or ""):
+                        where = job.results or "the cluster's own place for results"
+                        raise RequestError(
+                            f"{sweep.name} runs as {job.name} in {where}; stop it, or give this "
+                            "one another name: --set name=NAME"
+                        )
                     if job.configuration != digest or overwrite:
                         raise RequestError(
                             f"{sweep.name} runs as {job.name}"
@@ -205,13 +213,14 @@ class Jobs:
         return sorted(jobs, key=lambda job: job.started or 0.0, reverse=True)
 
     def find(self, name: str) -> SweepJob:
-        """The newest job of the sweep of that name, or else the job of that name.
+        """The newest job of the sweep of that name, a live one first; or the job of that name.
 
         Raises:
             RequestError: also where there is none.
         """
         known = self.every()
-        for job in [*(j for j in known if j.sweep == name), *(j for j in known if j.name == name)]:
+        of_sweep = sorted((job for job in known if job.sweep == name), key=lambda job: not job.live)
+        for job in [*of_sweep, *(job for job in known if job.name == name)]:
             return job
         names = [job.name for job in known]
         hint = nearest(name, names) if names else "there is no sweep yet"

@@ -127,9 +127,12 @@ def place(wanted: Resources, cluster: Cluster) -> Placement:
     cpu = wanted.cpu
     largest = max((node.cpus for node in cluster.every), default=0.0)
     place_word = "this machine" if cluster.local else "the largest machine"
-    if cpu > largest:
-        raise RequestError(f"resources.cpu: {cpu:g} asked for, {place_word} has {largest:g}")
     with_gpu = [node for node in cluster.every if node.gpus]
+    # Machines with GPUs that nobody told of, as KubeRay's, may have as many CPUs as they like.
+    untold = wanted.gpu not in ("auto", 0) and not with_gpu and not cluster.local
+    if cpu > largest and not untold:
+        hint = "" if largest else "; where machines are yet to come, give resources.gpu a number"
+        raise RequestError(f"resources.cpu: {cpu:g} asked for, {place_word} has {largest:g}{hint}")
     if wanted.gpu == 0 or (wanted.gpu == "auto" and not with_gpu):
         workers = sum(node.trials(cpu, 0) for node in cluster.up)
         later = sum(node.trials(cpu, 0) for node in cluster.to_come)

@@ -194,21 +194,24 @@ class Plan:
     workers: int
     epochs: int
     samples: int  # trained, over all trials and epochs
-    largest_memory: int  # bytes of the largest Tune trial
+    largest_memory: int  # bytes of the largest Tune trial, of the card where it is on a GPU
     flops: float
-    seconds: float  # estimated, with `rate` on each worker
-    rate: float  # FLOP/s of one core, training and measuring, measured
+    seconds: float | None  # estimated, with `rate` on each worker; None on GPUs
+    rate: float | None  # FLOP/s of one core, training and measuring, measured
     checkpoint_bytes: int
 
 
-def make_plan(sweep: Sweep, workers: int) -> Plan:
-    """Plan a sweep for so many Tune trials at once."""
+def make_plan(sweep: Sweep, workers: int, *, gpu: bool = False) -> Plan:
+    """Plan a sweep for so many Tune trials at once, on CPUs or on GPUs."""
     trials = sweep.trials()
     whole = stacks(sweep)
-    pieces = cut(whole, workers)
-    rates = _rates(pieces)
-    seconds = [piece.flops / rate for piece, rate in zip(pieces, rates, strict=True)]
+    pieces = cut(whole, workers, gpu=gpu)
     flops = sum(piece.flops for piece in pieces)
+    seconds = rate = None
+    if not gpu:
+        rates = _rates(pieces)
+        each = [piece.flops / rate for piece, rate in zip(pieces, rates, strict=True)]
+        seconds, rate = _last_finish(each, workers), flops / sum(each)
     shapes = [(data_shape(plan.trials[0]), plan.trials) for plan in whole]
     return Plan(
         trials=len(trials),
@@ -218,10 +221,10 @@ def make_plan(sweep: Sweep, workers: int) -> Plan:
         workers=workers,
         epochs=sum(t.training.epochs for t in trials),
         samples=sum(n * t.training.epochs for (n, _), stack in shapes for t in stack),
-        largest_memory=max(map(memory, pieces)),
+        largest_memory=max(map(gpu_memory if gpu else memory, pieces)),
         flops=flops,
-        seconds=_last_finish(seconds, workers),
-        rate=flops / sum(seconds),
+        seconds=seconds,
+        rate=rate,
         checkpoint_bytes=sum(
             2 * _FLOAT32 * t.training.hidden_units * (inputs + 1)
             for (_, inputs), stack in shapes

@@ -111,7 +111,8 @@ class Recorder:
         self._observer.note(message)
 
     def finished(self, task: Task) -> None:
-        self._observer.finished(task)
+        if task not in self.too_large and task.trials[0].trial_id not in self.failures:
+            self._observer.finished(task)
 
     def out_of_memory(self, task: Task, message: str) -> None:
         """The device has no room for a stack: it waits for a second try, in two parts."""

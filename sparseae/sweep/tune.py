@@ -21,9 +21,6 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # The view is ours; Tune's newer reporter prints its own even at verbose=0.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# A snapshot of the experiment holds every trial and grows with the sweep; we go on from the results
-# and the checkpoints, so one at the beginning and one at the end are enough.
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
 
 import ray
 import torch
@@ -94,6 +91,7 @@ class StackTrainable(tune.Trainable):
             self._shared = shared
         resources = ray.get_runtime_context().get_assigned_resources()
         torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
+        self._device, self._warning = _device()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -105,11 +103,18 @@ class StackTrainable(tune.Trainable):
         x = as_tensor(self._shared.datasets[data_key(task.trials[0])])
         routine = routine_of(self._shared.routines, task.trials[0], x.shape[1])
         self._unreported: list[dict[str, Any]] = []
-        self._trouble = self._no_memory = ""
+        self._trouble, self._warning = self._warning, ""  # of the device once, not in every trial
+        self._no_memory = ""
         self._drop()
         try:
             self._piece = Piece(
-                task.trials, x, _device(), sweep.name, routine, theory=sweep.theory, tf32=sweep.tf32
+                task.trials,
+                x,
+                self._device,
+                sweep.name,
+                routine,
+                theory=sweep.theory,
+                tf32=sweep.tf32,
             )
             if task.checkpoints:
                 self._load(task.checkpoints)
@@ -117,7 +122,7 @@ class StackTrainable(tune.Trainable):
             self._no_memory = str(error)
 
     def _load(self, checkpoints: Mapping[str, Checkpoint]) -> None:
-        self._trouble = self._piece.load(checkpoints)
+        self._trouble = "; ".join(filter(None, [self._trouble, self._piece.load(checkpoints)]))
         # The driver may have died before it wrote these; it knows which it has.
         self._unreported = list(self._piece.rows)
 
@@ -188,13 +193,17 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def _device() -> torch.device:
+def _device() -> tuple[torch.device, str]:
+    """Where to train, and what is wrong with that."""
     if not ray.get_gpu_ids():
-        return torch.device("cpu")
+        return torch.device("cpu"), ""
     if torch.cuda.is_available():
-        return torch.device("cuda")
-    logging.getLogger(__name__).warning("Ray assigned a GPU that torch cannot use: training on CPU")
-    return torch.device("cpu")
+        return torch.device("cuda"), ""
+    node = ray.util.get_node_ip_address()
+    return torch.device("cpu"), (
+        f"{node}: Ray assigned a GPU that torch {torch.__version__} cannot use (is the driver too "
+        "old?): it trains on the CPU"
+    )
 
 
 class _Pieces(Searcher):
@@ -416,6 +425,11 @@ def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
     os.environ.setdefault(
         "TUNE_MAX_PENDING_TRIALS_PG", str(max(16, placement.gpu_workers + placement.cpu_workers))
     )
+    # A snapshot of the experiment holds every trial and grows with the sweep; we go on from the
+    # results and the checkpoints, so one at the beginning and one at the end are enough. But
+    # TensorBoard's files reach the results only with one.
+    seconds = 60 if "tensorboard" in sweep.watch else 10**9
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(seconds)
     filesystem = None if job.location.is_local else job.location.filesystem
     tuner = tune.Tuner(
         trainable,

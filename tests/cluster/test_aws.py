@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import boto3
+import click
 import pytest
 import requests
 import yaml
-from botocore.exceptions import BotoCoreError
 
 from sparseae.sweep import aws
 from tests.conftest import REPOSITORY
@@ -99,6 +99,21 @@ def _listed(value) -> list:
     return [value] if isinstance(value, str) else value
 
 
+def rights_of(instance: dict) -> tuple[list[str], dict[str, str], str]:
+    """Of a machine: the policies attached to its role, what it may do on what, the role's ARN."""
+    iam = boto3.client("iam")
+    name = instance["IamInstanceProfile"]["Arn"].rsplit("/", 1)[-1]
+    (role,) = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]
+    attached = iam.list_attached_role_policies(RoleName=role["RoleName"])["AttachedPolicies"]
+    document = iam.get_role_policy(RoleName=role["RoleName"], PolicyName="sparseae")
+    allowed = {
+        action: statement["Resource"]
+        for statement in document["PolicyDocument"]["Statement"]
+        for action in _listed(statement["Action"])
+    }
+    return [policy["PolicyName"] for policy in attached], allowed, role["Arn"]
+
+
 def test_ray_up_makes_a_head_that_one_range_reaches(account):
     filled_in(account / "gpu.yaml")
     process = subprocess.Popen(
@@ -137,19 +152,10 @@ def test_ray_up_makes_a_head_that_one_range_reaches(account):
     for other in groups:
         assert "0.0.0.0/0" not in json.dumps(other["IpPermissions"])
 
-    iam = boto3.client("iam")
-    name = head["IamInstanceProfile"]["Arn"].rsplit("/", 1)[-1]
-    (role,) = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]
-    policies = iam.list_attached_role_policies(RoleName=role["RoleName"])["AttachedPolicies"]
-    assert [policy["PolicyName"] for policy in policies] == ["AmazonEC2FullAccess"]
-    document = iam.get_role_policy(RoleName=role["RoleName"], PolicyName="sparseae")
-    allowed = {
-        action: statement["Resource"]
-        for statement in document["PolicyDocument"]["Statement"]
-        for action in _listed(statement["Action"])
-    }
+    policies, allowed, _ = rights_of(head)
+    assert policies == ["AmazonEC2FullAccess"]
     assert allowed["s3:PutObject"] == "arn:aws:s3:::my-bucket/*"
-    assert allowed["iam:PassRole"] == role["Arn"]
+    assert allowed["iam:PassRole"].endswith("role/sparseae-sparseae-worker")
 
 
 def test_a_worker_is_a_spot_machine_with_a_gpu_and_the_same_rules(account, monkeypatch):
@@ -164,7 +170,11 @@ def test_a_worker_is_a_spot_machine_with_a_gpu_and_the_same_rules(account, monke
     (instance,) = reservation["Instances"]
     assert instance["InstanceType"] == "g5.xlarge"
     assert instance["InstanceLifecycle"] == "spot"
-    assert instance["IamInstanceProfile"]["Arn"].endswith("/sparseae-sparseae")
+    policies, allowed, role = rights_of(instance)
+    assert policies == []
+    assert {action.partition(":")[0] for action in allowed} == {"s3"}
+    head = made["available_node_types"]["head"]["node_config"]
+    assert rights_of(head)[1]["iam:PassRole"] == role
     assert {"Key": "project", "Value": "sparseae"} in instance["Tags"]
     assert "SPARSEAE_RESULTS=s3://my-bucket/sparseae" in made["head_setup_commands"][-1]
 
@@ -185,6 +195,19 @@ def test_once_more_changes_the_range_and_makes_nothing_twice(account, monkeypatc
     assert HOME_RANGE not in json.dumps(group["IpPermissions"])
 
 
+def test_the_image_of_a_head_that_runs_is_kept(account, monkeypatch):
+    monkeypatch.setattr(aws, "_PROPAGATION_SECONDS", 0)
+    made = aws.Provider.bootstrap_config(filled_in(account / "gpu.yaml"))
+    head = made["available_node_types"]["head"]["node_config"]
+    tags = {"ray-node-type": "head", "ray-cluster-name": "sparseae"}
+    aws.Provider(made["provider"], "sparseae").create_node(head, tags, 1)
+    newer = yaml.safe_load((account / "gpu.yaml").read_text())
+    for kind in newer["available_node_types"].values():
+        kind["node_config"]["ImageId"] = "resolve:ssm:/whatever/is/newest"
+    again = aws.Provider.bootstrap_config(newer)["available_node_types"]
+    assert {kind["node_config"]["ImageId"] for kind in again.values()} == {head["ImageId"]}
+
+
 def test_an_image_is_found_by_the_name_that_aws_publishes(account):
     session = boto3.Session(region_name=REGION)
     name = "/aws/service/ami-amazon-linux-latest/amzn2-ami-hvm-x86_64-gp2"
@@ -197,6 +220,7 @@ def test_an_image_is_found_by_the_name_that_aws_publishes(account):
     [
         ("ssh_from", "0.0.0.0/0", "the whole internet"),
         ("ssh_from", "my house", "no range"),
+        ("ssh_from", "203.0.113.0/32", "the file's example"),
         ("results", "s3://CHANGE-ME/sparseae", "must be s3://BUCKET/PREFIX"),
         ("results", "/tmp/results", "must be s3://BUCKET/PREFIX"),
     ],
@@ -204,6 +228,6 @@ def test_an_image_is_found_by_the_name_that_aws_publishes(account):
 def test_what_is_not_filled_in_is_refused_before_anything_is_made(account, key, value, says):
     config = filled_in(account / "gpu.yaml")
     config["provider"][key] = value
-    with pytest.raises((ValueError, BotoCoreError), match=says):
+    with pytest.raises(click.ClickException, match=says):
         aws.Provider.bootstrap_config(config)
     assert not boto3.client("iam").list_roles()["Roles"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import time
 from dataclasses import dataclass
@@ -118,7 +117,8 @@ def site(tmp_path_factory):
             assert ours in text
             text = text.replace(ours, theirs)
         (folder / "shared" / "onprem.yaml").write_text(text)
-        shutil.copy(REPOSITORY / "constraints.txt", VENV / "installed")
+        versions = [(REPOSITORY / f).read_text() for f in ("constraints.txt", "pyproject.toml")]
+        (VENV / "installed").write_text("".join([".\n", *versions]))
         for machine in (site.head, site.worker):
             (machine.home / "sparseae").mkdir()
             (machine.home / "sparseae" / ".venv").symlink_to(VENV)

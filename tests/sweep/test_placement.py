@@ -38,6 +38,16 @@ def test_a_gpu_that_was_asked_for_is_waited_for():
     assert "wait for a GPU" in describe(placement, cluster)
 
 
+def test_machines_that_nobody_told_of_may_be_of_any_size():
+    """KubeRay's head has no CPUs for us, and does not say what its autoscaler may add."""
+    alone = Cluster((Node(0),))
+    placement = place(Resources(gpu=0.25), alone)
+    assert placement.waiting
+    assert placement.request(GIGABYTE, on_gpu=True) == {"CPU": 1, "GPU": 0.25}
+    with pytest.raises(RequestError, match=r"machine has 0; .* resources\.gpu a number"):
+        place(Resources(), alone)
+
+
 def test_on_one_machine_without_a_gpu_there_is_nothing_to_wait_for():
     with pytest.raises(
         RequestError, match=r"resources\.gpu: 0\.5 asked for, this machine has none"
