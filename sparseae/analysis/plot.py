@@ -449,7 +449,8 @@ class _Panels:
         heights: Sequence[float],
         width: float = 2.7,
     ) -> None:
-        self._across = min(len(datasets), _PANELS_A_ROW)
+        # Four are a square.
+        self._across = 2 if len(datasets) == 4 else min(len(datasets), _PANELS_A_ROW)
         self._blocks = -(-len(datasets) // self._across)
         self._heights, self._width = list(heights), width
         self._axes: dict[tuple[str, str], Axes] = {}

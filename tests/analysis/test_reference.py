@@ -1,0 +1,49 @@
+"""The committed results: what they hold, and that the committed verdicts follow from them."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import sparseae
+from sparseae.sweep.config import Sweep
+from tests.conftest import REPOSITORY
+
+RESULTS = REPOSITORY / "results"
+FOLDERS = ["reference", "explanations", "first-order", "controls"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_committed_verdicts_follow_from_the_committed_rows(folder):
+    verdicts = sparseae.check_predictions(sparseae.load(RESULTS / folder))
+    committed = pd.read_parquet(RESULTS / folder / "verdicts.parquet")
+    pd.testing.assert_frame_equal(verdicts, committed)
+
+
+def test_the_reference_has_the_paper_s_width_on_its_data():
+    frame = sparseae.load(RESULTS / "reference")
+    last = frame.loc[frame.groupby("trial_id")["epoch"].idxmax()]
+    assert len(last) >= 200
+    assert set(last["dataset"]) == {"mnist", "cifar10"}
+    assert set(last["hidden_units"]) == {1000}
+    assert set(last["batch_size"]) == {50}
+    assert set(last["samples"]) == {50000}
+    for figure, models in (("relu", "dae cae mdae sae edae"), ("sigmoid", "dae cae mdae sae")):
+        for dataset in ("mnist", "cifar10"):
+            rows = last[(last["activation"] == figure) & (last["dataset"] == dataset)]
+            rows = rows[rows["constraint"] == "unit_norm"]
+            assert set(rows["model"]) == set(models.split())
+            seeds = rows.groupby(["model", "sigma2"])["seed"].nunique()
+            assert (seeds == 3).all()
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.rglob("sweep.yaml")), ids=lambda f: f.parent.name)
+def test_the_committed_configurations_are_those_that_ran(file: Path):
+    ran = Sweep.load(file)
+    ours = next((REPOSITORY / "tune_configs").rglob(f"{ran.name}.yaml"))
+    assert Sweep.load(ours) == ran
+    frame = sparseae.load(file.parent)
+    assert set(frame["trial_id"]) == {trial.trial_id for trial in ran.trials()}
+    assert (
+        frame.groupby("trial_id")["epoch"].max() == frame.groupby("trial_id")["epochs"].max()
+    ).all()
