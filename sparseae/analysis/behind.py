@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
+import yaml  # the value of --set is YAML
 
 from sparseae.analysis.curves import WHITENED, Curve
-from sparseae.analysis.predictions import TOGETHER, Outcome, Prediction, outcomes_of
+from sparseae.analysis.predictions import TOGETHER, Outcome, Prediction, every_case, outcomes_of
 from sparseae.analysis.trends import judge
 from sparseae.errors import RequestError, nearest
 from sparseae.results import load
 from sparseae.results.location import Location
-from sparseae.results.reader import sweeps_in
+from sparseae.results.reader import configuration_of, sweeps_in
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,24 @@ def behind(place: str, wanted: str) -> Iterator[tuple[Prediction, str, Outcome, 
         RequestError: where there is no such prediction, or the results cannot be read.
     """
     frame = load(place)
-    statements = list(outcomes_of(judge(frame)))
-    names = {case.name for case, _ in statements} | {case.label for case, _ in statements}
-    if wanted not in names:
+    cases = [case for case in every_case() if wanted in (case.name, case.label)]
+    if not cases:
+        names = {name for case in every_case() for name in (case.name, case.label)}
         raise RequestError(f"no prediction {wanted!r}: {nearest(wanted, names)}")
     sweeps = _sweeps(place, frame)
-    for case, outcomes in statements:
-        if wanted in (case.name, case.label):
-            for dataset, outcome in outcomes.items():
-                if dataset != TOGETHER:
-                    yield case, dataset, outcome, list(_sources(outcome, sweeps))
+    for case, outcomes in outcomes_of(judge(frame), cases):
+        for dataset, outcome in outcomes.items():
+            if dataset != TOGETHER:
+                yield case, dataset, outcome, list(_sources(outcome, sweeps))
 
 
 def _sweeps(place: str, frame: pd.DataFrame) -> list[tuple[str, Mapping[str, Any], set[str]]]:
     """Of each sweep its file, its configuration and its trials."""
     found = []
     for location in sweeps_in(Location.of(place)):
-        file = location / "sweep.yaml"
-        configuration = yaml.safe_load(file.read_bytes()) if file.exists() else None
-        if configuration:
+        if (configuration := configuration_of(location)) is not None:
             ids = frame.loc[frame["sweep"] == configuration["name"], "trial_id"]
-            found.append((str(file), configuration, set(ids)))
+            found.append((str(location / "sweep.yaml"), configuration, set(ids)))
     return found
 
 

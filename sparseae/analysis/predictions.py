@@ -6,7 +6,7 @@ the command line and the report pick it up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -536,12 +536,19 @@ def verdict_table(judged: Judged) -> pd.DataFrame:
                                        "evidence", "trials", "diverged"])  # fmt: skip
 
 
-def outcomes_of(judged: Judged) -> Iterator[tuple[Prediction, dict[str, Outcome]]]:
-    """Every statement with its outcome by data set and, as `TOGETHER`, over all of them."""
+def every_case() -> Iterator[Prediction]:
+    """Every statement of every prediction."""
+    for kind in PREDICTIONS:
+        yield from kind.cases()
+
+
+def outcomes_of(
+    judged: Judged, cases: Iterable[Prediction] | None = None
+) -> Iterator[tuple[Prediction, dict[str, Outcome]]]:
+    """Statements (all) with their outcome by data set and, as `TOGETHER`, over all of them."""
     by_dataset: dict[str, Judged] = {}
     for curve, trend in judged:
         by_dataset.setdefault(curve.name["dataset"], []).append((curve, trend))
-    for kind in PREDICTIONS:
-        for case in kind.cases():
-            each = {d: case.test(Evidence(found)) for d, found in sorted(by_dataset.items())}
-            yield case, {**each, TOGETHER: case.together(each)}
+    for case in every_case() if cases is None else cases:
+        each = {d: case.test(Evidence(found)) for d, found in sorted(by_dataset.items())}
+        yield case, {**each, TOGETHER: case.together(each)}

@@ -98,9 +98,14 @@ def _add_provenance(location: Location, known: dict[str, Any]) -> None:
                     known[short] = text
                 else:
                     known[short] = known.get(short, {}) | json.loads(text)
-    configuration = location / "sweep.yaml"
-    if configuration.exists():
-        known["configurations"].append(yaml.safe_load(configuration.read_bytes()))
+    if (configuration := configuration_of(location)) is not None:
+        known["configurations"].append(configuration)
+
+
+def configuration_of(location: Location) -> dict[str, Any] | None:
+    """What a sweep's ``sweep.yaml`` has; None where there is none."""
+    file = location / "sweep.yaml"
+    return yaml.safe_load(file.read_bytes()) if file.exists() else None
 
 
 def _files(location: Location, kind: str) -> list[Location]:

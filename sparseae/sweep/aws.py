@@ -112,17 +112,14 @@ def _security_group(session: Any, name: str, ssh_from: str) -> str:
     """The id of the cluster's group: SSH from one range, everything between its members."""
     ec2 = session.client("ec2")
     group_name = f"sparseae-{name}"
-    vpcs = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    vpcs = ec2.describe_vpcs(Filters=_filters({"is-default": "true"}))["Vpcs"]
     if not vpcs:
         raise click.ClickException(
             "the region has no default VPC: give SubnetIds and SecurityGroupIds"
         )
     vpc = vpcs[0]["VpcId"]
     found = ec2.describe_security_groups(
-        Filters=[
-            {"Name": "group-name", "Values": [group_name]},
-            {"Name": "vpc-id", "Values": [vpc]},
-        ]
+        Filters=_filters({"group-name": group_name, "vpc-id": vpc})
     )["SecurityGroups"]
     if found:
         group = found[0]["GroupId"]
@@ -209,18 +206,17 @@ def _policy(*statements: dict[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 
+def _filters(wanted: dict[str, str]) -> list[dict[str, Any]]:
+    return [{"Name": name, "Values": [value]} for name, value in wanted.items()]
+
+
 def _image_of_head(session: Any, name: str) -> str:
     """The image of the cluster's head that runs; empty where none does."""
-    wanted = {
-        "tag:ray-cluster-name": name,
-        "tag:ray-node-type": "head",
-        "instance-state-name": ["pending", "running"],
-    }
-    filters = [
-        {"Name": key, "Values": [value] if isinstance(value, str) else value}
-        for key, value in wanted.items()
+    head = {"tag:ray-cluster-name": name, "tag:ray-node-type": "head"}
+    running = {"Name": "instance-state-name", "Values": ["pending", "running"]}
+    found = session.client("ec2").describe_instances(Filters=[*_filters(head), running])[
+        "Reservations"
     ]
-    found = session.client("ec2").describe_instances(Filters=filters)["Reservations"]
     return found[0]["Instances"][0]["ImageId"] if found else ""
 
 

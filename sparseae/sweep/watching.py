@@ -1,7 +1,7 @@
 """Watching a sweep from elsewhere: Ray's metrics always, other trackers where they are named.
 
-Ray's metrics reach Prometheus and Grafana (https://docs.ray.io: "Collecting metrics"); Ray puts
-``ray_`` before the names given here:
+Ray's metrics reach Prometheus and Grafana (https://docs.ray.io: "Collecting metrics"). There
+they are called as here; Ray puts ``ray_`` before the names in the code:
 
     ray_sparseae_activation_fraction, ray_sparseae_dead_units
         means over the members of a Tune trial at their last epoch; labels sweep, model, activation,
