@@ -44,12 +44,17 @@ class Activation:
         """s(a), written into ``out`` where given."""
         raise NotImplementedError
 
-    def slope(self, a: Tensor, h: Tensor) -> Tensor:
-        """s'(a), given h = s(a)."""
+    def slope(self, a: Tensor, h: Tensor, out: Tensor | None = None) -> Tensor:
+        """s'(a), given h = s(a); into ``out``, which may be a, where given."""
         raise NotImplementedError
 
-    def curvature(self, a: Tensor, h: Tensor, slope: Tensor | None = None) -> Tensor:
-        """s''(a), given h = s(a); ``slope`` is s'(a) where it is known."""
+    def curvature(
+        self, a: Tensor, h: Tensor, slope: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """s''(a), given h = s(a); into ``out``, which may be a, where given.
+
+        ``slope`` is s'(a) where it is known.
+        """
         raise NotImplementedError
 
     def third_derivative(self, a: Tensor, h: Tensor) -> Tensor:
@@ -76,11 +81,13 @@ class ReLU(Activation):
     def value(self, a: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.clamp_min(a, 0, out=out)
 
-    def slope(self, a: Tensor, h: Tensor) -> Tensor:
-        return h.sign()
+    def slope(self, a: Tensor, h: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.sign(h, out=out)
 
-    def curvature(self, a: Tensor, h: Tensor, slope: Tensor | None = None) -> Tensor:
-        return torch.zeros_like(h)
+    def curvature(
+        self, a: Tensor, h: Tensor, slope: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        return torch.zeros_like(h) if out is None else out.zero_()
 
     def backward(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
         return torch.ops.aten.threshold_backward.grad_input(dh, h, 0, grad_input=out)
@@ -96,12 +103,14 @@ class Softplus(Activation):
         # Not F.softplus, whose cut to the identity at 20 is seen in float64.
         return torch.logaddexp(a, a.new_zeros(()), out=out)
 
-    def slope(self, a: Tensor, h: Tensor) -> Tensor:
-        return a.sigmoid()
+    def slope(self, a: Tensor, h: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.sigmoid(a, out=out)
 
-    def curvature(self, a: Tensor, h: Tensor, slope: Tensor | None = None) -> Tensor:
+    def curvature(
+        self, a: Tensor, h: Tensor, slope: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
         slope = a.sigmoid() if slope is None else slope
-        return slope - slope * slope
+        return torch.addcmul(slope, slope, slope, value=-1, out=out)
 
     def third_derivative(self, a: Tensor, h: Tensor) -> Tensor:
         slope = a.sigmoid()
@@ -120,12 +129,14 @@ class Sigmoid(Activation):
     def value(self, a: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.sigmoid(a, out=out)
 
-    def slope(self, a: Tensor, h: Tensor) -> Tensor:
-        return torch.addcmul(h, h, h, value=-1)  # h (1 - h)
+    def slope(self, a: Tensor, h: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.addcmul(h, h, h, value=-1, out=out)  # h (1 - h)
 
-    def curvature(self, a: Tensor, h: Tensor, slope: Tensor | None = None) -> Tensor:
+    def curvature(
+        self, a: Tensor, h: Tensor, slope: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
         slope = self.slope(a, h) if slope is None else slope
-        return torch.addcmul(slope, slope, h, value=-2)  # s' (1 - 2 h)
+        return torch.addcmul(slope, slope, h, value=-2, out=out)  # s' (1 - 2 h)
 
     def third_derivative(self, a: Tensor, h: Tensor) -> Tensor:
         slope = self.slope(a, h)
@@ -146,12 +157,14 @@ class Tanh(Activation):
         # 2 sigmoid(2 a) - 1, a third of the time of torch.tanh.
         return torch.sub(torch.sigmoid(a + a).mul(2), 1, out=out)
 
-    def slope(self, a: Tensor, h: Tensor) -> Tensor:
-        return torch.rsub(h * h, 1)
+    def slope(self, a: Tensor, h: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.addcmul(h.new_ones(()), h, h, value=-1, out=out)
 
-    def curvature(self, a: Tensor, h: Tensor, slope: Tensor | None = None) -> Tensor:
+    def curvature(
+        self, a: Tensor, h: Tensor, slope: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
         slope = self.slope(a, h) if slope is None else slope
-        return h * slope * -2
+        return torch.addcmul(h.new_zeros(()), h, slope, value=-2, out=out)
 
     def third_derivative(self, a: Tensor, h: Tensor) -> Tensor:
         return -2 * (1 - h * h) * (1 - 3 * h * h)
@@ -183,11 +196,13 @@ class Maxout(Activation):
     def value(self, a: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.mul(a, self._won(a.detach()), out=out)
 
-    def slope(self, a: Tensor, h: Tensor) -> Tensor:
-        return torch.ne(h, 0, out=torch.empty_like(h))
+    def slope(self, a: Tensor, h: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.ne(h, 0, out=torch.empty_like(h) if out is None else out)
 
-    def curvature(self, a: Tensor, h: Tensor, slope: Tensor | None = None) -> Tensor:
-        return torch.zeros_like(h)
+    def curvature(
+        self, a: Tensor, h: Tensor, slope: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        return torch.zeros_like(h) if out is None else out.zero_()
 
     @staticmethod
     def _won(a: Tensor) -> Tensor:

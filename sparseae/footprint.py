@@ -61,7 +61,8 @@ def footprint(trials: Sequence[Trial], samples: int, inputs: int) -> Footprint:
     copies = objective.copies(t)
 
     parameters = 2 * size * (m * n + m)
-    buffers = size * objective.pairs * (m + n) * copies * (batch + samples % batch)
+    rows = copies * (batch + samples % batch)
+    buffers = size * (objective.pairs * (m + n) + 2 * m) * rows
     lasting = (
         _FLOAT32 * (samples * n + parameters + buffers)
         + _INT64 * seeds * samples
@@ -75,8 +76,8 @@ def footprint(trials: Sequence[Trial], samples: int, inputs: int) -> Footprint:
     step = gathered + size * (matrices + objective.unit_matrices * m * (m + n))
 
     together = min(size, measured_together(objective, activation, m, n))
-    rows = min(BATCHED_MEASURE_ROWS, samples)
-    chunk = measured_numbers(objective, activation, m, n, rows)
+    at_once = min(BATCHED_MEASURE_ROWS, samples)
+    chunk = measured_numbers(objective, activation, m, n, at_once)
     doubled = 2 * m * n  # the weights in float64
     return Footprint(
         lasting=lasting,

@@ -1,17 +1,22 @@
-"""The matrix products of a step on a CPU, by the routine that is fastest on this machine.
+"""The matrix products of a step on a CPU, each by the routine that is fastest on this machine.
 
 torch brings two GEMMs: MKL (or another BLAS) behind `torch.mm`, and oneDNN behind its linear
-layer. Which is faster depends on the processor and on the shape, by a factor of up to two. They
-round differently, so that a sweep measures once, records what it chose, and keeps to it.
+layer. Which is faster depends on the processor, on the shape and on which operand is transposed, by
+a factor of up to two. They round differently, so that a sweep measures once, records what it chose,
+and keeps to it.
+
+A choice is the name of a routine, or three with slashes: ``torch/onednn/torch`` encodes by
+torch.mm, decodes by oneDNN and makes the weight gradient by torch.mm.
 
 Shapes (one member): x (rows, n), W (m, n), b (m,), h (rows, m), A (rows, m), X (rows, n), V (m, n).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -21,7 +26,7 @@ from torch import Tensor
 
 from sparseae.errors import RequestError, nearest
 
-#: Forces a routine: ``torch`` or ``onednn``.
+#: Forces a choice: ``torch``, ``onednn`` or three of them with slashes.
 VARIABLE = "SPARSEAE_GEMM"
 
 #: Another routine than torch.mm must be faster by this much. Less is not worth it: by chance the
@@ -30,6 +35,9 @@ _GAIN = 1.1
 
 #: Seconds of measuring a shape.
 _SECONDS = 0.05
+
+#: What a choice names, in its order.
+PRODUCTS = ("encode", "decode", "gradient")
 
 #: Largest error, as a share of the largest entry: float32 stays ten times below, TF32 and bfloat16
 #: exceed it ten times.
@@ -45,8 +53,8 @@ class Routine:
         if "name" in cls.__dict__:
             ROUTINES[cls.name] = cls()
 
-    def encode(self, x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
-        """x W^T + b, (rows, m)."""
+    def encode(self, x: Tensor, W: Tensor, b: Tensor | None, out: Tensor | None = None) -> Tensor:
+        """x W^T + b, (rows, m); in ``out`` if the routine can write there."""
         raise NotImplementedError
 
     def decode(self, h: Tensor, W: Tensor, out: Tensor) -> Tensor:
@@ -71,8 +79,10 @@ class Torch(Routine):
 
     name = "torch"
 
-    def encode(self, x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
-        return torch.mm(x, W.t()) if b is None else torch.addmm(b, x, W.t())
+    def encode(self, x: Tensor, W: Tensor, b: Tensor | None, out: Tensor | None = None) -> Tensor:
+        if b is None:
+            return torch.mm(x, W.t(), out=out)
+        return torch.addmm(b, x, W.t(), out=out)
 
     def decode(self, h: Tensor, W: Tensor, out: Tensor) -> Tensor:
         return torch.mm(h, W, out=out)
@@ -88,6 +98,15 @@ class Torch(Routine):
 TORCH = Torch.name
 
 
+class Mixed(Routine):
+    """Each product by a routine of its own, in the order of `PRODUCTS`."""
+
+    def __init__(self, encode: Routine, decode: Routine, gradient: Routine) -> None:
+        self.encode = encode.encode
+        self.decode, self.residual = decode.decode, decode.residual
+        self.gradient = gradient.gradient
+
+
 class OneDNN(Routine):
     """oneDNN through the operator that torch.compile calls for a linear layer.
 
@@ -96,7 +115,7 @@ class OneDNN(Routine):
 
     name = "onednn"
 
-    def encode(self, x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+    def encode(self, x: Tensor, W: Tensor, b: Tensor | None, out: Tensor | None = None) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, W, b, "none", [], "")
 
     def decode(self, h: Tensor, W: Tensor, out: Tensor) -> Tensor:
@@ -127,8 +146,25 @@ class Shape:
         return f"{self.rows}x{self.inputs}x{self.units}"
 
 
+def routine(choice: str) -> Routine:
+    """What computes the products by this choice.
+
+    Raises:
+        KeyError: if it names a routine that is unknown.
+    """
+    names = choice.split("/")
+    if len(names) == 1:
+        return ROUTINES[choice]
+    return Mixed(*(ROUTINES[name] for name in names))
+
+
+def _joined(names: Sequence[str]) -> str:
+    """The choice of one routine a product, as short as it can be said."""
+    return names[0] if len(set(names)) == 1 else "/".join(names)
+
+
 def choose(shape: Shape, threads: int) -> str:
-    """The fastest correct routine for steps of this shape in float32, one of `ROUTINES`.
+    """The fastest correct choice for steps of this shape in float32.
 
     Measured once a process, in 0.1 to 0.5 s; `VARIABLE` overrides it.
 
@@ -138,8 +174,14 @@ def choose(shape: Shape, threads: int) -> str:
     forced = os.environ.get(VARIABLE)
     if not forced:
         return _fastest(shape, threads)
-    if forced not in ROUTINES:
-        raise RequestError(f"{VARIABLE}: unknown routine {forced!r}; {nearest(forced, ROUTINES)}")
+    names = forced.split("/")
+    if len(names) not in (1, len(PRODUCTS)):
+        raise RequestError(
+            f"{VARIABLE}: {forced!r} is neither one routine nor one each for {', '.join(PRODUCTS)}"
+        )
+    for name in names:
+        if name not in ROUTINES:
+            raise RequestError(f"{VARIABLE}: unknown routine {name!r}; {nearest(name, ROUTINES)}")
     if not usable(forced, shape):
         raise RequestError(f"{VARIABLE}: {forced} is missing or wrong on this machine")
     return forced
@@ -147,44 +189,53 @@ def choose(shape: Shape, threads: int) -> str:
 
 @lru_cache
 @torch.inference_mode()
-def usable(name: str, shape: Shape) -> bool:
-    """Whether a routine is known, there, and computes in full single precision (see `_ERROR`)."""
-    if name not in ROUTINES:
+def usable(choice: str, shape: Shape) -> bool:
+    """Whether a choice is known, there, and computes in full single precision (see `_ERROR`)."""
+    names = choice.split("/")
+    if len(names) not in (1, len(PRODUCTS)) or not set(names) <= ROUTINES.keys():
         return False
-    if name == Torch.name:
+    if set(names) == {Torch.name}:
         return True
     operands = _noise(shape)
+    exact = _step(Torch.name, {key: tensor.double() for key, tensor in operands.items()})
     try:
-        results = [product() for product in _step(name, operands)]
+        for product, calls in _step(choice, operands).items():
+            for call, truth in zip(calls, exact[product], strict=True):
+                right = truth()
+                if (call().double() - right).abs().max() > _ERROR * right.abs().max():
+                    return False
     except (AttributeError, RuntimeError):  # the operator is not there, or not for this
         return False
-    exact = _step(Torch.name, {key: tensor.double() for key, tensor in operands.items()})
-    return all(
-        (result.double() - (truth := product())).abs().max() <= _ERROR * truth.abs().max()
-        for result, product in zip(results, exact, strict=True)
-    )
+    return True
 
 
 @lru_cache
 @torch.inference_mode()
 def _fastest(shape: Shape, threads: int) -> str:
     steps = {name: _step(name, _noise(shape)) for name in ROUTINES if usable(name, shape)}
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    least = {product: dict.fromkeys(steps, math.inf) for product in PRODUCTS}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        stop = time.perf_counter() + _SECONDS
-        while len(times[Torch.name]) < 3 or time.perf_counter() < stop:
+        rounds, stop = 0, time.perf_counter() + _SECONDS
+        while rounds < 3 or time.perf_counter() < stop:
             # In turn, so that what else the machine does hits all alike; the least counts.
-            for name, step in steps.items():
-                start = time.perf_counter()
-                for product in step:
-                    product()
-                times[name].append(time.perf_counter() - start)
+            for product in PRODUCTS:
+                for name, step in steps.items():
+                    start = time.perf_counter()
+                    for call in step[product]:
+                        call()
+                    taken = time.perf_counter() - start
+                    least[product][name] = min(least[product][name], taken)
+            rounds += 1
     finally:
         torch.set_num_threads(before)
-    best = min(times, key=lambda name: min(times[name]))
-    return best if min(times[best]) * _GAIN < min(times[Torch.name]) else Torch.name
+    return _joined([_worthwhile(least[product]) for product in PRODUCTS])
+
+
+def _worthwhile(seconds: Mapping[str, float]) -> str:
+    best = min(seconds, key=seconds.__getitem__)
+    return best if seconds[best] * _GAIN < seconds[Torch.name] else Torch.name
 
 
 def _noise(shape: Shape) -> dict[str, Tensor]:
@@ -198,12 +249,14 @@ def _noise(shape: Shape) -> dict[str, Tensor]:
     return {key: torch.randn(size, generator=stream) for key, size in shapes.items()}
 
 
-def _step(name: str, t: dict[str, Tensor]) -> list[Callable[[], Tensor]]:
-    """The products of a step by a routine."""
-    routine, out, V = ROUTINES[name], torch.empty_like(t["x"]), t["V"].clone()
-    return [
-        lambda: routine.encode(t["x"], t["W"], t["b"]),
-        lambda: routine.residual(t["h"], t["W"], t["x"], 2.0, out),
-        lambda: routine.encode(t["x"], t["W"], None),
-        lambda: routine.gradient(t["A"], t["X"], V, 0.5),
-    ]
+def _step(choice: str, t: dict[str, Tensor]) -> dict[str, list[Callable[[], Tensor]]]:
+    """What a step calls, by product."""
+    r, out, V = routine(choice), torch.empty_like(t["x"]), t["V"].clone()
+    return {
+        "encode": [
+            lambda: r.encode(t["x"], t["W"], t["b"]),
+            lambda: r.encode(t["x"], t["W"], None),
+        ],
+        "decode": [lambda: r.residual(t["h"], t["W"], t["x"], 2.0, out)],
+        "gradient": [lambda: r.gradient(t["A"], t["X"], V, 0.5)],
+    }

@@ -26,7 +26,7 @@ from torch import Tensor
 from sparseae.activations import Activation
 from sparseae.coefficients import PerMember
 from sparseae.constraints import row_norms
-from sparseae.gemm import ROUTINES, TORCH
+from sparseae.gemm import TORCH, routine
 from sparseae.randomness import generator
 from sparseae.trial import Training, Trial
 
@@ -52,26 +52,32 @@ class Coefficients:
 class Network:
     """The encoder and decoder of a group's members: W (G, m, n) and b (G, m).
 
-    A group of one computes on plain matrices, by the named ``routine``.
+    A group of one computes on plain matrices, its ``products`` as chosen (`sparseae.gemm`).
     """
 
-    def __init__(self, W: Tensor, b: Tensor, routine: str = TORCH) -> None:
+    def __init__(self, W: Tensor, b: Tensor, products: str = TORCH) -> None:
         self.W, self.b = W, b
-        self.routine = ROUTINES[routine]
+        self.routine = routine(products)
         self.single = W[0] if W.shape[0] == 1 else None
 
-    def encode(self, x: Tensor) -> Tensor:
-        """x W^T + b, (G, rows, m)."""
-        return self.backward(x, self.b)
+    def encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """x W^T + b, (G, rows, m); in ``out`` where that can be."""
+        return self.backward(x, self.b, out)
 
-    def backward(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
-        """x W^T, (G, rows, m), as the decoder's input gets its gradient; plus ``offset`` (G, m)."""
+    def backward(
+        self, x: Tensor, offset: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """x W^T, (G, rows, m), as the decoder's input gets its gradient; plus ``offset`` (G, m).
+
+        In ``out`` where that can be.
+        """
         if self.single is not None:
             b = None if offset is None else offset[0]
-            return self.routine.encode(x[0], self.single, b).unsqueeze(0)
+            into = None if out is None else out[0]
+            return self.routine.encode(x[0], self.single, b, into).unsqueeze(0)
         if offset is None:
-            return torch.bmm(x, self.W.mT)
-        return torch.baddbmm(offset.unsqueeze(1), x, self.W.mT)
+            return torch.bmm(x, self.W.mT, out=out)
+        return torch.baddbmm(offset.unsqueeze(1), x, self.W.mT, out=out)
 
     def decode(self, h: Tensor, out: Tensor) -> Tensor:
         """h W into ``out``, (G, rows, n)."""
@@ -97,9 +103,9 @@ class Pass(Network):
         pairs: how many products A_k^T X_k the objective's gradient has.
         batch: rows of a minibatch, B.
         copies: encoder inputs a sample (`corruptions` for dae, otherwise 1).
-        routine: of the products, one of `ROUTINES`.
+        products: what computes them, a choice of `sparseae.gemm`.
         unit_rows: every norm(W_j) is known to be 1.
-        scratch: of a Pass of the same shapes whose A and X this one may overwrite.
+        scratch: of a Pass of the same shapes whose buffers this one may overwrite.
     """
 
     def __init__(
@@ -110,21 +116,24 @@ class Pass(Network):
         pairs: int,
         batch: int,
         copies: int,
-        routine: str = TORCH,
+        products: str = TORCH,
         *,
         unit_rows: bool = False,
         scratch: Pass | None = None,
     ) -> None:
-        super().__init__(W, b, routine)
+        super().__init__(W, b, products)
         members, m, n = W.shape
         rows = batch * copies
         self.activation = activation
         self.batch, self.rows = batch, rows
+        #: Beside A and X, `a` and `dh` (G, rows, m) are room for a and for the gradient of h.
         if scratch is None:
             self.A = W.new_zeros(members, pairs * rows, m)
             self.X = W.new_zeros(members, pairs * rows, n)
+            self.a, self.dh = W.new_zeros(2, members, rows, m)
         else:
             self.A, self.X = scratch.A, scratch.X
+            self.a, self.dh = scratch.a, scratch.dh
         self.A_blocks = self.A.split(rows, dim=1)
         self.X_blocks = self.X.split(rows, dim=1)
         #: The residuals, scaled, as one row a member: (G, 1, rows n).
@@ -176,7 +185,7 @@ class Objective:
 
     #: What a step holds at most beside its buffers, as so many (rows, m) matrices a member, and
     #: what a step or `moment` holds as so many (m, m): for `sparseae.footprint`.
-    step_temporaries: ClassVar[int] = 3
+    step_temporaries: ClassVar[int] = 2
     unit_matrices: ClassVar[int] = 0
 
     def __init_subclass__(cls) -> None:
@@ -219,7 +228,8 @@ class Objective:
 
         Args:
             net: the members' weights.
-            a, h, r: pre-activations, hidden values (G, B, m) and residuals y - x (G, B, n).
+            a, h, r: pre-activations, hidden values (G, B, m) and residuals y - x (G, B, n); a
+                may be overwritten.
             s: the activation.
         """
         return None
@@ -260,10 +270,10 @@ class AE(Objective):
     ) -> tuple[Tensor, Tensor | None]:
         (da, h), (x_in, dy) = p.A_blocks, p.X_blocks
         x_in.copy_(x)
-        a = p.encode(x_in)
+        a = p.encode(x_in, out=p.a)
         p.activation.value(a, out=h)
         p.residual(h, x, out=dy, scale=2 / p.batch)
-        dh = p.backward(dy, self.hidden_gradient(h, p, c))
+        dh = p.backward(dy, self.hidden_gradient(h, p, c), out=p.dh)
         factors = self.pre_activation_gradient(dh, a, h, p, c, out=da)
         return da.sum(1), factors
 
@@ -278,7 +288,10 @@ class AE(Objective):
     def pre_activation_gradient(
         self, dh: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients, out: Tensor
     ) -> Tensor | None:
-        """Write s'(a) dh + lambda dR/da into ``out``; return k where R adds k_j W_j to dW_j."""
+        """Write s'(a) dh + lambda dR/da into ``out``; return k where R adds k_j W_j to dW_j.
+
+        What is in dh and a is no longer needed.
+        """
         p.activation.backward(dh, a, h, out=out)
         return None
 
@@ -376,7 +389,6 @@ class SlopePenalty(AE):
 
     q: int
     p: int
-    step_temporaries = 6
 
     def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
         slopes = self._power(s.slope(a, h), s).mean(1)
@@ -386,33 +398,39 @@ class SlopePenalty(AE):
         self, dh: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients, out: Tensor
     ) -> Tensor | None:
         s = p.activation
-        slope = s.slope(a, h)
+        slope = s.slope(a, h, out=out)
         norms = p.row_norms()
-        torch.mul(dh, slope, out=out)
+        bend = None
         if not s.piecewise_linear:
-            bend = s.curvature(a, h, slope)
-            if self.q > 1:
-                bend.mul_(slope if self.q == 2 else slope.pow(self.q - 1))
+            # Of s'^q the derivative is s' (q s'^(q - 2) s''), so that for q > 1 it joins dh.
+            bend = s.curvature(a, h, slope, out=a)
+            if self.q > 2:
+                bend.mul_(slope.pow(self.q - 2))
             if norms is not None:
                 bend.mul_(norms.pow(self.p).unsqueeze(1))
-            c.lam.add_to(out, bend, scale=self.q / p.batch)
-        if self.p == 0:
+            if self.q > 1:
+                c.lam.add_to(dh, bend, scale=self.q / p.batch)
+        total = None
+        if self.p != 0:
+            total = self._power(slope, s, out=bend if self.q > 1 else None).sum(1)
+        torch.mul(dh, slope, out=out)
+        if bend is not None and self.q == 1:
+            c.lam.add_to(out, bend, scale=1 / p.batch)
+        if total is None:
             return None
-        factors = c.lam.times(self._power(slope, s).mean(1)).mul_(self.p)
+        factors = c.lam.times(total).mul_(self.p / p.batch)
         if norms is not None and self.p != 2:
             # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
             factors.mul_(norms.clamp_min_(torch.finfo(norms.dtype).tiny).pow_(self.p - 2))
         return factors
 
-    def _power(self, slope: Tensor, s: Activation) -> Tensor:
-        """s'^q; the slopes of a piecewise linear s are 0 and 1."""
-        return slope if s.piecewise_linear else slope.pow(self.q)
+    def _power(self, slope: Tensor, s: Activation, out: Tensor | None = None) -> Tensor:
+        """s'^q, in ``out`` where given; the slopes of a piecewise linear s are 0 and 1."""
+        return slope if s.piecewise_linear else torch.pow(slope, self.q, out=out)
 
     def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
-        return self._power(s.slope(a, h), s)
-
-    def measured_matrices(self, s: Activation) -> int:
-        return 3 if s.piecewise_linear else 4
+        slope = s.slope(a, h, out=a)
+        return self._power(slope, s, out=slope)
 
     def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
         return c.lam.times(moments.mean * moments.weight_norm.pow(self.p)).sum(-1)
@@ -454,7 +472,6 @@ class DAE(Objective):
     name = "dae"
     source = "eq. 6"
     stochastic = True
-    step_temporaries = 4
 
     @classmethod
     def copies(cls, training: Training) -> int:
@@ -477,10 +494,10 @@ class DAE(Objective):
         (da, h), (corrupted, dy) = p.A_blocks, p.X_blocks
         clean = x.unsqueeze(1).expand_as(eps).flatten(1, 2)
         c.sigma.add_to(clean, eps.flatten(1, 2), out=corrupted)
-        a = p.encode(corrupted)
+        a = p.encode(corrupted, out=p.a)
         p.activation.value(a, out=h)
         p.residual(h, clean, out=dy, scale=2 / p.rows)
-        p.activation.backward(p.backward(dy), a, h, out=da)
+        p.activation.backward(p.backward(dy, out=p.dh), a, h, out=da)
         return da.sum(1), None
 
 
@@ -497,7 +514,7 @@ class EDAE(Objective):
     stochastic = True
     pairs = 4
     flops_per_weight_and_sample = 20
-    step_temporaries = 6
+    step_temporaries = 4
 
     def value(
         self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
@@ -519,7 +536,7 @@ class EDAE(Objective):
         s = p.activation
         x_in.copy_(x)
         delta.copy_(c.sigma.times(eps.mean(1)))
-        a = p.encode(x_in)
+        a = p.encode(x_in, out=p.a)
         s.value(a, out=h)
         u = p.backward(delta)
         s.backward(u, a, h, out=v)
@@ -528,7 +545,7 @@ class EDAE(Objective):
         p.decode(v, out=dy).mul_(2 / p.batch).add_(dz)
         dv = p.backward(dz)
         s.backward(dv, a, h, out=du)
-        s.backward(p.backward(dy), a, h, out=da)
+        s.backward(p.backward(dy, out=p.dh), a, h, out=da)
         if not s.piecewise_linear:
             da.addcmul_(dv.mul_(u), s.curvature(a, h))
         return da.sum(1), None
@@ -548,7 +565,7 @@ class CAEH(Objective):
     pairs = 3
     moments_a_unit = 2
     flops_per_weight_and_sample = 14
-    step_temporaries = 10
+    step_temporaries = 6
 
     @classmethod
     def copies(cls, training: Training) -> int:
@@ -579,11 +596,11 @@ class CAEH(Objective):
         clean = x.unsqueeze(1).expand_as(eps).flatten(1, 2)
         x_in.copy_(clean)
         torch.add(clean, eps.flatten(1, 2), alpha=self.training.gamma_sigma, out=shifted)
-        a, a_shifted = p.encode(x_in), p.encode(shifted)
+        a, a_shifted = p.encode(x_in, out=p.a), p.encode(shifted)
         s.value(a, out=h)
         h_shifted = s.value(a_shifted)
         p.residual(h, clean, out=dy, scale=2 / p.rows)
-        s.backward(p.backward(dy), a, h, out=da)
+        s.backward(p.backward(dy, out=p.dh), a, h, out=da)
         slope = s.slope(a, h)
         gap = slope - s.slope(a_shifted, h_shifted)
         factors = c.lam.times(slope.square().mean(1)) + gamma * gap.square().mean(1)
@@ -626,7 +643,7 @@ class DAE2(Objective):
     source = "eq. 7"
     pairs = 3
     flops_per_weight_and_sample = 20
-    step_temporaries = 7
+    step_temporaries = 4
     unit_matrices = 2
 
     def value(
@@ -650,7 +667,7 @@ class DAE2(Objective):
         x_in, dy, dz = p.X_blocks
         s, W = p.activation, p.W
         x_in.copy_(x)
-        a = p.encode(x_in)
+        a = p.encode(x_in, out=p.a)
         s.value(a, out=h)
         # norm(J)_F^2 = s'^T Q s' with Q_jk = (W_j^T W_k)^2.
         products = W @ W.mT
@@ -659,7 +676,7 @@ class DAE2(Objective):
         dW = c.lam.times(dW).mul_(4 / p.batch)
         p.residual(h, x, out=dy, scale=2 / p.batch)
         if s.piecewise_linear:
-            s.backward(p.backward(dy), a, h, out=da)
+            s.backward(p.backward(dy, out=p.dh), a, h, out=da)
             return da.sum(1), dW
         # The residual's term is r^T z with z = v W: dz = sigma2 r, dy = 2 r + sigma2 z.
         lengths = W.square().sum(-1)
@@ -668,7 +685,7 @@ class DAE2(Objective):
         dz.copy_(c.lam.times(dy)).mul_(0.5)
         dy.add_(c.lam.times(v @ W), alpha=1 / p.batch)
         dv = p.backward(dz)
-        s.backward(p.backward(dy), a, h, out=da)
+        s.backward(p.backward(dy, out=p.dh), a, h, out=da)
         da.addcmul_(c.lam.times(slope @ products.square_()), curvature, value=2 / p.batch)
         da.addcmul_(dv * lengths.unsqueeze(1), s.third_derivative(a, h))
         dW.addcmul_(W, (dv * curvature).sum(1).unsqueeze(-1), value=2)

@@ -37,7 +37,7 @@ NOISE_BYTES = 4 << 20
 
 #: Samples a chunk of the measurement: large enough for the GEMM, small enough for a CPU's cache, or
 #: to keep a GPU busy. The same for stacks of every size, because cae_h draws for a chunk.
-MEASURE_ROWS, BATCHED_MEASURE_ROWS = 125, 500
+MEASURE_ROWS, BATCHED_MEASURE_ROWS = 250, 500
 
 #: A measurement on a GPU takes as many members at once as this many bytes hold.
 MEASURE_BYTES = 256 << 20
@@ -375,11 +375,12 @@ class Stack:
         most = MEASURE_ROWS if self.program is None else BATCHED_MEASURE_ROWS
         most = min(most, self.x.shape[0])
         residual, hidden = net.W.new_empty(size, most, n), net.W.new_empty(size, most, m)
+        encoded = torch.empty_like(hidden)
         ones = residual.new_ones(size, 1, most)
         for x in self.x.split(most):
             rows = x.shape[0]
             each = ones[..., :rows]
-            a = net.encode(x.expand(size, -1, -1))
+            a = net.encode(x.expand(size, -1, -1), out=encoded[:, :rows])
             h = s.value(a, out=hidden[:, :rows])
             r = net.residual(h, x.expand(size, -1, -1), out=residual[:, :rows])
             squares += torch.linalg.vector_norm(r, dim=(1, 2)).double().square()

@@ -10,7 +10,7 @@ from sparseae.stack import Stack
 from sparseae.trial import Training, Trial
 
 SHAPE = Shape(rows=10, inputs=31, units=17)
-ONEDNN = "onednn"
+ONEDNN, MIXED = "onednn", "torch/onednn/torch"
 
 with_onednn = pytest.mark.skipif(
     not usable(ONEDNN, SHAPE), reason="this build of torch has no oneDNN"
@@ -82,7 +82,32 @@ def test_the_fastest_is_chosen(forget, monkeypatch):
 
     monkeypatch.delenv(gemm.VARIABLE, raising=False)
     monkeypatch.setitem(ROUTINES, "torch", Slow())
-    assert choose(SHAPE, threads=1) == ONEDNN
+    encode = choose(SHAPE, threads=1).split("/")[0]
+    assert encode == ONEDNN
+
+
+def test_a_gain_by_chance_is_none():
+    assert gemm._worthwhile({TORCH: 1.0, ONEDNN: 0.95}) == TORCH
+    assert gemm._worthwhile({TORCH: 1.0, ONEDNN: 0.85}) == ONEDNN
+
+
+@with_onednn
+@torch.inference_mode()
+def test_a_mixed_choice_takes_each_product_from_its_routine(monkeypatch):
+    t = gemm._noise(SHAPE)
+    mixed, parts = gemm.routine(MIXED), (ROUTINES[TORCH], ROUTINES[ONEDNN])
+    x, W, h = t["x"], t["W"], t["h"]
+    encoded, decoded = mixed.encode(x, W, t["b"]), mixed.decode(h, W, torch.empty_like(x))
+    assert torch.equal(encoded, parts[0].encode(x, W, t["b"]))
+    assert torch.equal(decoded, parts[1].decode(h, W, torch.empty_like(x)))
+    assert usable(MIXED, SHAPE)
+    assert not usable("torch/onednn", SHAPE)
+    assert not usable("torch/onednn/vendor", SHAPE)
+    monkeypatch.setenv(gemm.VARIABLE, "torch/onednn")
+    with pytest.raises(RequestError, match=r"SPARSEAE_GEMM.*encode, decode, gradient"):
+        choose(SHAPE, threads=1)
+    monkeypatch.setenv(gemm.VARIABLE, MIXED)
+    assert choose(SHAPE, threads=1) == MIXED
 
 
 def training_of(routine: str, units: int, inputs: int, samples: int):
@@ -101,7 +126,9 @@ def training_of(routine: str, units: int, inputs: int, samples: int):
     return trials, trained
 
 
-@pytest.mark.parametrize("routine", [TORCH, pytest.param(ONEDNN, marks=with_onednn)])
+@pytest.mark.parametrize(
+    "routine", [TORCH, *(pytest.param(r, marks=with_onednn) for r in (ONEDNN, MIXED))]
+)
 # The last minibatch has 1, 2, 9 and 10 samples; sizes of which no multiple fills cache lines.
 @pytest.mark.parametrize(
     ("threads", "samples"), [(1, 31), (1, 32), (1, 39), (1, 40), (2, 31), (2, 39)]
