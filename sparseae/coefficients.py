@@ -12,13 +12,18 @@ class PerMember:
     """A coefficient for each of the G members of a group.
 
     Where all members share the value it is applied as a number, which spares the broadcast.
+
+    Args:
+        values: one a member.
+        like: for the type and the device; of one member's tensors if it is a plain matrix.
     """
 
     def __init__(self, values: Sequence[float], like: Tensor) -> None:
         self._shared = values[0] if len(set(values)) == 1 else None
-        #: The values as (G, 1).
-        self.column = torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(-1)
-        self._cube = self.column.unsqueeze(-1)
+        column = torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(-1)
+        self._cube = column.unsqueeze(-1)
+        #: The values as (G, 1), or (1,) of one member alone.
+        self.column = column[0] if like.dim() == 2 else column
 
     @property
     def is_zero(self) -> bool:

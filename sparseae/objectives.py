@@ -9,6 +9,9 @@ Notation and shapes (G members, batch B, inputs n, hidden units m):
     x (G, B, n)    a = x W^T + b (G, B, m)    h = s(a)    y = h W (G, B, n)
     W (G, m, n)    b (G, m)                   r = y - x   l = sum_i r_i^2, mean over the batch
 
+`gradient` also takes a member alone, without the dimension G: W (m, n), x (B, n) and so on, which
+spares a CPU the views.
+
 The gradient of W is a sum of products  A_k^T X_k  of pairs of (G, rows, m) and (G, rows, n)
 matrices, as  da^T x  (through the encoder) and  h^T dy  (through the decoder). The pairs stand one
 below the other in two buffers, so that a single GEMM adds them all.
@@ -52,13 +55,13 @@ class Coefficients:
 class Network:
     """The encoder and decoder of a group's members: W (G, m, n) and b (G, m).
 
-    A group of one computes on plain matrices, its ``products`` as chosen (`sparseae.gemm`).
+    Or of one alone, W (m, n) and b (m,), its ``products`` as chosen (`sparseae.gemm`).
     """
 
     def __init__(self, W: Tensor, b: Tensor, products: str = TORCH) -> None:
         self.W, self.b = W, b
         self.routine = routine(products)
-        self.single = W[0] if W.shape[0] == 1 else None
+        self.alone = W.dim() == 2
 
     def encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """x W^T + b, (G, rows, m); in ``out`` where that can be."""
@@ -71,26 +74,22 @@ class Network:
 
         In ``out`` where that can be.
         """
-        if self.single is not None:
-            b = None if offset is None else offset[0]
-            into = None if out is None else out[0]
-            return self.routine.encode(x[0], self.single, b, into).unsqueeze(0)
+        if self.alone:
+            return self.routine.encode(x, self.W, offset, out)
         if offset is None:
             return torch.bmm(x, self.W.mT, out=out)
         return torch.baddbmm(offset.unsqueeze(1), x, self.W.mT, out=out)
 
     def decode(self, h: Tensor, out: Tensor) -> Tensor:
         """h W into ``out``, (G, rows, n)."""
-        if self.single is not None:
-            self.routine.decode(h[0], self.single, out[0])
-            return out
+        if self.alone:
+            return self.routine.decode(h, self.W, out)
         return torch.bmm(h, self.W, out=out)
 
     def residual(self, h: Tensor, x: Tensor, out: Tensor, scale: float = 1.0) -> Tensor:
         """scale (h W - x) into ``out``, (G, rows, n), in one GEMM."""
-        if self.single is not None:
-            self.routine.residual(h[0], self.single, x[0], scale, out[0])
-            return out
+        if self.alone:
+            return self.routine.residual(h, self.W, x, scale, out)
         return torch.baddbmm(x, h, self.W, beta=-scale, alpha=scale, out=out)
 
 
@@ -98,8 +97,8 @@ class Pass(Network):
     """The buffers of one training step of a group.
 
     Args:
-        W: weights (G, m, n).
-        b: encoder biases (G, m).
+        W: weights (G, m, n), or (m, n).
+        b: encoder biases (G, m), or (m,).
         pairs: how many products A_k^T X_k the objective's gradient has.
         batch: rows of a minibatch, B.
         copies: encoder inputs a sample (`corruptions` for dae, otherwise 1).
@@ -122,22 +121,22 @@ class Pass(Network):
         scratch: Pass | None = None,
     ) -> None:
         super().__init__(W, b, products)
-        members, m, n = W.shape
+        *group, m, n = W.shape
         rows = batch * copies
         self.activation = activation
         self.batch, self.rows = batch, rows
         #: Beside A and X, `a` and `dh` (G, rows, m) are room for a and for the gradient of h.
         if scratch is None:
-            self.A = W.new_zeros(members, pairs * rows, m)
-            self.X = W.new_zeros(members, pairs * rows, n)
-            self.a, self.dh = W.new_zeros(2, members, rows, m)
+            self.A = W.new_zeros(*group, pairs * rows, m)
+            self.X = W.new_zeros(*group, pairs * rows, n)
+            self.a, self.dh = W.new_zeros(2, *group, rows, m)
         else:
             self.A, self.X = scratch.A, scratch.X
             self.a, self.dh = scratch.a, scratch.dh
-        self.A_blocks = self.A.split(rows, dim=1)
-        self.X_blocks = self.X.split(rows, dim=1)
+        self.A_blocks = self.A.split(rows, dim=-2)
+        self.X_blocks = self.X.split(rows, dim=-2)
         #: The residuals, scaled, as one row a member: (G, 1, rows n).
-        self.dy = self.X_blocks[1].flatten(1).unsqueeze(1)
+        self.dy = self.X_blocks[1].flatten(-2).unsqueeze(-2)
         self.unit_rows = unit_rows
 
     def row_norms(self) -> Tensor | None:
@@ -146,15 +145,15 @@ class Pass(Network):
 
     def weight_gradient(self, V: Tensor, momentum: float) -> None:
         """V = momentum V + sum_k A_k^T X_k, in one GEMM."""
-        if self.single is not None:
-            self.routine.gradient(self.A[0], self.X[0], V[0], momentum)
+        if self.alone:
+            self.routine.gradient(self.A, self.X, V, momentum)
         else:
             V.baddbmm_(self.A.mT, self.X, beta=momentum)
 
     def add_squares(self, total: Tensor) -> None:
         """Add the sum of squares of each member's dy to ``total`` (G, 1, 1)."""
-        if self.single is not None:
-            total.baddbmm_(self.dy, self.dy.mT)
+        if self.alone:
+            total.addmm_(self.dy, self.dy.mT)
         else:  # a GPU has few threads for a product with one row and one column
             norm = torch.linalg.vector_norm(self.dy, dim=-1, keepdim=True)
             total.addcmul_(norm, norm)
@@ -275,7 +274,7 @@ class AE(Objective):
         p.residual(h, x, out=dy, scale=2 / p.batch)
         dh = p.backward(dy, self.hidden_gradient(h, p, c), out=p.dh)
         factors = self.pre_activation_gradient(dh, a, h, p, c, out=da)
-        return da.sum(1), factors
+        return da.sum(-2), factors
 
     def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
         """lambda R on the batch, (G,)."""
@@ -312,7 +311,7 @@ class MeanActivationPenalty(AE):
 
     def hidden_gradient(self, h: Tensor, p: Pass, c: Coefficients) -> Tensor:
         target = None if c.rho.is_zero else c.rho.column
-        return c.lam.times(self.f_slope(h.mean(1), target)).div_(p.batch)
+        return c.lam.times(self.f_slope(h.mean(-2), target)).div_(p.batch)
 
     def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
         return h
@@ -407,12 +406,12 @@ class SlopePenalty(AE):
             if self.q > 2:
                 bend.mul_(slope.pow(self.q - 2))
             if norms is not None:
-                bend.mul_(norms.pow(self.p).unsqueeze(1))
+                bend.mul_(norms.pow(self.p).unsqueeze(-2))
             if self.q > 1:
                 c.lam.add_to(dh, bend, scale=self.q / p.batch)
         total = None
         if self.p != 0:
-            total = self._power(slope, s, out=bend if self.q > 1 else None).sum(1)
+            total = self._power(slope, s, out=bend if self.q > 1 else None).sum(-2)
         torch.mul(dh, slope, out=out)
         if bend is not None and self.q == 1:
             c.lam.add_to(out, bend, scale=1 / p.batch)
@@ -492,13 +491,13 @@ class DAE(Objective):
     ) -> tuple[Tensor, Tensor | None]:
         assert eps is not None
         (da, h), (corrupted, dy) = p.A_blocks, p.X_blocks
-        clean = x.unsqueeze(1).expand_as(eps).flatten(1, 2)
-        c.sigma.add_to(clean, eps.flatten(1, 2), out=corrupted)
+        clean = x.unsqueeze(-3).expand_as(eps).flatten(-3, -2)
+        c.sigma.add_to(clean, eps.flatten(-3, -2), out=corrupted)
         a = p.encode(corrupted, out=p.a)
         p.activation.value(a, out=h)
         p.residual(h, clean, out=dy, scale=2 / p.rows)
         p.activation.backward(p.backward(dy, out=p.dh), a, h, out=da)
-        return da.sum(1), None
+        return da.sum(-2), None
 
 
 class EDAE(Objective):
@@ -535,7 +534,7 @@ class EDAE(Objective):
         x_in, dy, delta, dz = p.X_blocks
         s = p.activation
         x_in.copy_(x)
-        delta.copy_(c.sigma.times(eps.mean(1)))
+        delta.copy_(c.sigma.times(eps.mean(-3)))
         a = p.encode(x_in, out=p.a)
         s.value(a, out=h)
         u = p.backward(delta)
@@ -548,7 +547,7 @@ class EDAE(Objective):
         s.backward(p.backward(dy, out=p.dh), a, h, out=da)
         if not s.piecewise_linear:
             da.addcmul_(dv.mul_(u), s.curvature(a, h))
-        return da.sum(1), None
+        return da.sum(-2), None
 
 
 class CAEH(Objective):
@@ -593,9 +592,9 @@ class CAEH(Objective):
         da, h, da_shifted = p.A_blocks
         x_in, dy, shifted = p.X_blocks
         s, gamma = p.activation, self.training.gamma
-        clean = x.unsqueeze(1).expand_as(eps).flatten(1, 2)
+        clean = x.unsqueeze(-3).expand_as(eps).flatten(-3, -2)
         x_in.copy_(clean)
-        torch.add(clean, eps.flatten(1, 2), alpha=self.training.gamma_sigma, out=shifted)
+        torch.add(clean, eps.flatten(-3, -2), alpha=self.training.gamma_sigma, out=shifted)
         a, a_shifted = p.encode(x_in, out=p.a), p.encode(shifted)
         s.value(a, out=h)
         h_shifted = s.value(a_shifted)
@@ -603,21 +602,21 @@ class CAEH(Objective):
         s.backward(p.backward(dy, out=p.dh), a, h, out=da)
         slope = s.slope(a, h)
         gap = slope - s.slope(a_shifted, h_shifted)
-        factors = c.lam.times(slope.square().mean(1)) + gamma * gap.square().mean(1)
+        factors = c.lam.times(slope.square().mean(-2)) + gamma * gap.square().mean(-2)
         if not s.piecewise_linear:
             norms = p.row_norms()
-            scale = 2 / p.rows * (1 if norms is None else norms.square_().unsqueeze(1))
+            scale = 2 / p.rows * (1 if norms is None else norms.square_().unsqueeze(-2))
             gap.mul_(gamma)
             da.add_((c.lam.times(slope) + gap).mul_(s.curvature(a, h, slope)).mul_(scale))
             torch.mul(gap.mul_(s.curvature(a_shifted, h_shifted)), -scale, out=da_shifted)
-        return da.sum(1) + da_shifted.sum(1), factors.mul_(2)
+        return da.sum(-2) + da_shifted.sum(-2), factors.mul_(2)
 
     def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
         """s'^2 and gamma (s'(a) - s'(a~))^2 beside each other, (G, B, 2 m)."""
         t = self.training
         slope = s.slope(a, h)
         # The same draws for every chunk of samples and every member: no stack shows.
-        eps = r.new_empty(r.shape[1:]).normal_(generator=generator(0, "measure", device=r.device))
+        eps = r.new_empty(r.shape[-2:]).normal_(generator=generator(0, "measure", device=r.device))
         shifted = a + t.gamma_sigma * net.backward(eps.expand_as(r))
         gap = slope - s.slope(shifted, s.value(shifted))
         return torch.cat([slope.square(), t.gamma * gap.square()], dim=-1)
@@ -677,23 +676,23 @@ class DAE2(Objective):
         p.residual(h, x, out=dy, scale=2 / p.batch)
         if s.piecewise_linear:
             s.backward(p.backward(dy, out=p.dh), a, h, out=da)
-            return da.sum(1), dW
+            return da.sum(-2), dW
         # The residual's term is r^T z with z = v W: dz = sigma2 r, dy = 2 r + sigma2 z.
         lengths = W.square().sum(-1)
         curvature = s.curvature(a, h)
-        torch.mul(curvature, lengths.unsqueeze(1), out=v)
+        torch.mul(curvature, lengths.unsqueeze(-2), out=v)
         dz.copy_(c.lam.times(dy)).mul_(0.5)
         dy.add_(c.lam.times(v @ W), alpha=1 / p.batch)
         dv = p.backward(dz)
         s.backward(p.backward(dy, out=p.dh), a, h, out=da)
         da.addcmul_(c.lam.times(slope @ products.square_()), curvature, value=2 / p.batch)
-        da.addcmul_(dv * lengths.unsqueeze(1), s.third_derivative(a, h))
-        dW.addcmul_(W, (dv * curvature).sum(1).unsqueeze(-1), value=2)
-        return da.sum(1), dW
+        da.addcmul_(dv * lengths.unsqueeze(-2), s.third_derivative(a, h))
+        dW.addcmul_(W, (dv * curvature).sum(-2).unsqueeze(-1), value=2)
+        return da.sum(-2), dW
 
     def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
         W, slope = net.W, s.slope(a, h)
-        bend = s.curvature(a, h).mul_(W.square().sum(-1).unsqueeze(1))
+        bend = s.curvature(a, h).mul_(W.square().sum(-1).unsqueeze(-2))
         jacobian = slope * (slope @ (W @ W.mT).square_())
         return jacobian.addcmul_(bend, net.backward(r))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -95,12 +96,15 @@ class _Group:
     def __init__(self, stack: Stack, members: slice) -> None:
         trials = stack.trials[members]
         self.members = members
-        self.W, self.V = stack.W[members], stack.V[members]
-        self.b, self.vb = stack.b[members], stack.vb[members]
+        # A member alone has no dimension for the group.
+        self._alone = len(trials) == 1
+        own = members.start if self._alone else members
+        self.W, self.V = stack.W[own], stack.V[own]
+        self.b, self.vb = stack.b[own], stack.vb[own]
         #: (W, b) and their momentum as one row a member, (G, 1, .).
-        self.parameters = stack.parameters[members].unsqueeze(1)
-        self.momentum = stack.momentum[members].unsqueeze(1)
-        self.error = stack.error[members]
+        self.parameters = stack.parameters[own].unsqueeze(-2)
+        self.momentum = stack.momentum[own].unsqueeze(-2)
+        self.error = stack.error[own]
         rows = [stack.seeds.index(trial.seed) for trial in trials]
         #: Where the members' seeds stand among the stack's; a number where they have one seed.
         self._seed_rows: int | Tensor = (
@@ -120,9 +124,15 @@ class _Group:
 
     def of_members(self, x: Tensor) -> Tensor:
         """Of x (seeds, ...) each member's, (G, ...); where they share it no copy is made."""
+        if self._alone:
+            return x[self._seed_rows]
         if isinstance(self._seed_rows, int):
             return x[self._seed_rows].expand(self.W.shape[0], *x.shape[1:])
         return x.index_select(0, self._seed_rows)
+
+    def run_of_member(self, x: Tensor) -> Sequence[Tensor]:
+        """Of x (steps, seeds, ...) what the one member takes at each step."""
+        return x[:, self._seed_rows].unbind()
 
     def buffers(self, batch: int) -> Pass:
         """The step's buffers for minibatches of this size (the last of an epoch may be short)."""
@@ -252,14 +262,15 @@ class Stack:
             self._step(group, group.of_members(x), noise)
 
     def _train_apart(self, epoch: int) -> None:
-        """Train one group after the other, each through a run of steps."""
+        """Train one member after the other, each through a run of steps."""
         active = [g for g in self._groups if not self.diverged[g.members].all()]
         for x, eps in self._minibatches(epoch):
             # (steps, seeds, batch, inputs): each group does all steps while they are in the cache.
             for group in active:
-                for step in range(x.shape[0]):
-                    noise = None if eps is None else group.of_members(eps[step])
-                    self._step(group, group.of_members(x[step]), noise)
+                steps = group.run_of_member(x)
+                noise = repeat(None) if eps is None else group.run_of_member(eps)
+                for minibatch, drawn in zip(steps, noise, strict=False):
+                    self._step(group, minibatch, drawn)
 
     def _minibatches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Runs of steps: x (steps, seeds, B, n) and eps (steps, seeds, K, B, n)."""
@@ -294,11 +305,11 @@ class Stack:
         return eps
 
     def _step(self, group: _Group, x: Tensor, eps: Tensor | None) -> None:
-        """One step of SGD with momentum on the minibatch x (G, B, n)."""
-        p = group.buffers(x.shape[1])
+        """One step of SGD with momentum on the minibatch x (G, B, n), or (B, n)."""
+        p = group.buffers(x.shape[-2])
         db, rest = self.objective.gradient(p, x, eps, group.coefficients)
         p.weight_gradient(group.V, self.training.momentum)
-        if rest is not None and rest.dim() == 2:
+        if rest is not None and rest.dim() < group.V.dim():
             group.V.addcmul_(group.W, rest.unsqueeze(-1))
         elif rest is not None:
             group.V.add_(rest)
@@ -359,14 +370,17 @@ class Stack:
         Active samples (G, m), squared error (G,), the objective's moment (G, m `moments_a_unit`),
         norm(W_j) and the mean of a_j, (G, m) each.
         """
-        net = Network(self.W[members], self.b[members], self.routine)
-        size, m, n = net.W.shape
-        active = net.W.new_zeros(size, m, dtype=torch.float64)
-        squares = net.W.new_zeros(size, dtype=torch.float64)
-        moments = active.repeat(1, self.objective.moments_a_unit)
-        if self.diverged[members].all():
-            return active, squares, moments, active, active
         s, objective = self.activation, self.objective
+        if self.diverged[members].all():
+            none = torch.zeros_like(self.b[members], dtype=torch.float64)
+            return none, none.sum(1), none.repeat(1, objective.moments_a_unit), none, none
+        # A member alone is measured as it trains, on plain matrices.
+        own = members.start if members.stop - members.start == 1 else members
+        net = Network(self.W[own], self.b[own], self.routine)
+        *size, m, n = net.W.shape
+        active = net.W.new_zeros(*size, m, dtype=torch.float64)
+        squares = net.W.new_zeros(size, dtype=torch.float64)
+        moments = torch.cat([active] * objective.moments_a_unit, dim=-1)
         W = net.W.double()
         weight_norm = row_norms(W)
         # The mean of a linear map is the map of the mean.
@@ -374,21 +388,23 @@ class Stack:
         del W
         most = MEASURE_ROWS if self.program is None else BATCHED_MEASURE_ROWS
         most = min(most, self.x.shape[0])
-        residual, hidden = net.W.new_empty(size, most, n), net.W.new_empty(size, most, m)
+        residual, hidden = net.W.new_empty(*size, most, n), net.W.new_empty(*size, most, m)
         encoded = torch.empty_like(hidden)
-        ones = residual.new_ones(size, 1, most)
+        ones = residual.new_ones(*size, 1, most)
         for x in self.x.split(most):
             rows = x.shape[0]
             each = ones[..., :rows]
-            a = net.encode(x.expand(size, -1, -1), out=encoded[:, :rows])
-            h = s.value(a, out=hidden[:, :rows])
-            r = net.residual(h, x.expand(size, -1, -1), out=residual[:, :rows])
-            squares += torch.linalg.vector_norm(r, dim=(1, 2)).double().square()
+            x = x.expand(*size, -1, -1)
+            a = net.encode(x, out=encoded[..., :rows, :])
+            h = s.value(a, out=hidden[..., :rows, :])
+            r = net.residual(h, x, out=residual[..., :rows, :])
+            squares += torch.linalg.vector_norm(r, dim=(-2, -1)).double().square()
             if (moment := objective.moment(net, a, h, r, s)) is not None:
-                moments += torch.bmm(each, moment)[:, 0]
+                moments += torch.matmul(each, moment).squeeze(-2)
             del moment, a  # the next chunk's take their place
-            active += torch.bmm(each, h.gt_(s.threshold))[:, 0]
-        return active, squares, moments / self.x.shape[0], weight_norm, pre_activation
+            active += torch.matmul(each, h.gt_(s.threshold)).squeeze(-2)
+        measured = (active, squares, moments / self.x.shape[0], weight_norm, pre_activation)
+        return tuple(t.unsqueeze(0) for t in measured) if own is not members else measured
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the next epoch depends on, beside the trials and the data."""

@@ -142,8 +142,8 @@ class Probe:
     def _member(self, i: int, epoch: int) -> tuple[UnitTheory, Tensor]:
         stack, x = self._stack, self._x
         trial, training, s = stack.trials[i], stack.trials[i].training, stack.activation
-        W, b = stack.W[i : i + 1], stack.b[i : i + 1]
-        unknown = torch.full_like(b[0], torch.nan, dtype=torch.float64)
+        W, b = stack.W[i], stack.b[i]
+        unknown = torch.full_like(b, torch.nan, dtype=torch.float64)
         if stack.diverged[i]:
             values = {f.name: unknown for f in fields(UnitTheory)}
             return UnitTheory(**values), unknown[0]
@@ -151,13 +151,13 @@ class Probe:
 
         def gradient(objective: Objective, eps: Tensor | None = None) -> Tensor:
             p = Pass(W, b, s, objective.pairs, x.shape[0], 1, stack.routine)
-            return objective.gradient(p, x.unsqueeze(0), eps, c)[0][0].double()
+            return objective.gradient(p, x, eps, c)[0].double()
 
         ae = gradient(AE())
         first_order, second_order, kink = unknown, unknown, unknown
         if stack.objective.stochastic:
             noise = generator(trial.seed, "theory", epoch, stack.device)
-            eps = torch.empty_like(x).normal_(generator=noise).expand(1, 1, -1, -1)
+            eps = torch.empty_like(x).normal_(generator=noise).unsqueeze(0)
             above, below = gradient(stack.objective, eps), gradient(stack.objective, -eps)
             added = (above + below) / 2 - ae
             if isinstance(stack.objective, DAE | EDAE):
@@ -169,15 +169,15 @@ class Probe:
                 smooth = not s.piecewise_linear
                 second_order = gradient(DAE2()) - ae if smooth else torch.zeros_like(ae)
                 if s.kinked:
-                    kink = kink_gradient(W[0], b[0], x, trial.sigma2, eps[0, 0])
+                    kink = kink_gradient(W, b, x, trial.sigma2, eps[0])
         else:
             added = gradient(stack.objective) - ae
 
-        a = torch.addmm(b[0], x, W[0].mT)
+        a = torch.addmm(b, x, W.mT)
         h = s.value(a)
-        norms = row_norms(W[0].double())
-        sigma_r = (h @ W[0] - x).double().square().mean().sqrt()
-        mean = W[0].double() @ stack.data_mean + b[0].double()
+        norms = row_norms(W.double())
+        sigma_r = (h @ W - x).double().square().mean().sqrt()
+        mean = W.double() @ stack.data_mean + b.double()
         return UnitTheory(
             ae_bias_gradient=ae,
             bias_gradient=added,
