@@ -1,4 +1,7 @@
-"""Sweeps: configuration, plan and run. Only `tune`, `watching`, `jobs` and `aws` import Ray."""
+"""Sweeps: configuration, plan and run.
+
+Only `connection`, `tune`, `watching`, `jobs` and `aws` import Ray.
+"""
 
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.runner import Results, run

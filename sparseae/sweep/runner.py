@@ -313,9 +313,12 @@ def _execute(job: Job, *, in_process: bool, address: str | None) -> None:
 
         execute(job)
     else:
-        from sparseae.sweep.tune import execute as execute_with_tune
+        from sparseae.sweep.connection import Connection
 
-        execute_with_tune(job, address)
+        with Connection(address) as connection:
+            from sparseae.sweep.tune import execute as execute_with_tune  # while Ray starts
+
+            execute_with_tune(job, connection)
 
 
 def _require_continuable(location: Location, sweep: Sweep) -> None:

@@ -7,20 +7,16 @@ import logging
 import os
 import pickle
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
-# Before Ray is imported: it reads these once.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Results go to Parquet; Tune's own JSON, CSV and TensorBoard files would cost 1 s a trial.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-# The view is ours; Tune's newer reporter prints its own even at verbose=0.
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+from sparseae.sweep.connection import Connection  # isort: skip (sets what Ray reads at import)
 
 import ray
 import torch
@@ -32,7 +28,7 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from sparseae.errors import RequestError, last_line
+from sparseae.errors import last_line
 from sparseae.results.location import Location
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.piece import Checkpoint, DamagedCheckpointError, Piece, as_tensor
@@ -343,17 +339,11 @@ def _config(task: Task, sweep: Sweep) -> dict[str, Any]:
     return point | {"piece": task.index}
 
 
-def execute(job: Job, address: str | None) -> None:
-    """Train the tasks of a job on a Ray cluster, or on this machine where none is named."""
+def execute(job: Job, connection: Connection) -> None:
+    """Train the tasks of a job with the Ray of a connection."""
     watching = trackers(job.sweep)
-    started = not ray.is_initialized()
-    if started:
-        _connect(address)
-    try:
-        _fit(job, address, watching)
-    finally:
-        if started:
-            ray.shutdown()
+    connection.wait()
+    _fit(job, connection, watching)
 
 
 def look(address: str | None) -> Cluster:
@@ -362,32 +352,15 @@ def look(address: str | None) -> Cluster:
     Raises:
         RequestError: where there is none.
     """
-    started = not ray.is_initialized()
-    if started:
-        _connect(address)
-    try:
-        return _cluster(address)
-    finally:
-        if started:
-            ray.shutdown()
+    with Connection(address) as connection:
+        connection.wait()
+        return _cluster(connection)
 
 
-def _connect(address: str | None) -> None:
-    try:
-        ray.init(
-            address=address or os.environ.get("RAY_ADDRESS", "local"),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False if address is None else None,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise RequestError(f"no Ray cluster at {address!r}: {last_line(error)}") from None
-
-
-def _cluster(address: str | None) -> Cluster:
+def _cluster(connection: Connection) -> Cluster:
     alive = [node for node in ray.nodes() if node["Alive"]]
     up = nodes_of([(node["Resources"], 1) for node in alive])
-    if address is None and "RAY_ADDRESS" not in os.environ:
+    if connection.local:
         return Cluster(up, local=True)
     return Cluster(up, nodes_of(_to_come(alive)))
 
@@ -408,9 +381,9 @@ def _to_come(alive: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, float],
     ]
 
 
-def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
+def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None:
     sweep = job.sweep
-    placement = place(sweep.resources, _cluster(address))
+    placement = place(sweep.resources, _cluster(connection))
     tasks = job.tasks(placement.workers, gpu=placement.gpu_workers > 0)
     if placement.waiting:
         job.recorder.note("no GPU is up yet: the Tune trials wait for one")
@@ -460,7 +433,31 @@ def _fit(job: Job, address: str | None, watching: Sequence[Callback]) -> None:
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    tuner.fit()
+    with _prompt_tune(local=connection.local):
+        tuner.fit()
+
+
+@contextmanager
+def _prompt_tune(*, local: bool) -> Iterator[None]:
+    """Tune without what delays its first trial; were its insides others, it would only be later.
+
+    It counts callbacks for Ray's usage statistics, which are off, and imports MLflow and W&B for
+    that where they are installed. And it starts trials with environment variables of its own, for
+    other libraries, so that they cannot have the workers that Ray started with itself, which on
+    this machine have the driver's environment anyway.
+    """
+    with ExitStack() as undo:
+        with suppress(ImportError):
+            from ray.air._internal import usage
+
+            undo.enter_context(patch.object(usage, "tag_callbacks", lambda callbacks: False))
+        with suppress(ImportError):
+            from ray.tune.execution import class_cache
+
+            if local:
+                undo.enter_context(patch.object(class_cache, "DEFAULT_ENV_VARS", {}))
+                undo.enter_context(patch.object(class_cache, "ENV_VARS_TO_PROPAGATE", set()))
+        yield
 
 
 def _name(trial: TuneTrial) -> str:

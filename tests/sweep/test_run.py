@@ -406,3 +406,17 @@ def test_param_space_holds_every_axis():
         "dataset": {"grid_search": ["digits"]},
         "seed": [0, 1],
     }
+
+
+def test_tune_starts_trials_where_ray_started_workers_with_itself():
+    """Their environment is the driver's: else each trial's worker would start anew."""
+    from ray.tune.execution import class_cache
+
+    from sparseae.sweep.tune import StackTrainable, _prompt_tune
+
+    def environment():
+        return class_cache._ActorClassCache().get(StackTrainable)._default_options["runtime_env"]
+
+    with _prompt_tune(local=True):
+        assert not environment().get("env_vars")
+    assert environment()["env_vars"] == class_cache.DEFAULT_ENV_VARS != {}

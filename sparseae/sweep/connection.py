@@ -1,0 +1,103 @@
+"""The connection to Ray: to a cluster, or to a Ray that is started on this machine for a run.
+
+Ray takes seconds to come up, most of which it waits for its own processes. So it starts in the
+background while this process imports what it needs; and on this machine the workers that Ray
+starts with itself import what a Tune trial needs without waiting to be asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Self
+
+# Before Ray is imported: it reads these once.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Results go to Parquet; Tune's own JSON, CSV and TensorBoard files would cost 1 s a trial.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+# The view is ours; Tune's newer reporter prints its own even at verbose=0.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from sparseae.errors import RequestError, last_line
+
+#: What Ray's workers import before they are given work, by the variable that asks for it; see
+#: `sparseae.sweep.tune` for how Tune trials get those that Ray starts with itself.
+_PRELOAD = {"RAY_preload_python_modules": "sparseae.sweep.tune"}
+
+
+class Connection:
+    """A context with Ray; one that was there before stays when it ends.
+
+    Args:
+        address: of a Ray cluster; without one, that in ``RAY_ADDRESS``, or this machine alone.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self.address = address
+        #: Whether Ray runs on this machine alone, for this run.
+        self.local = address is None and "RAY_ADDRESS" not in os.environ
+        self._error: BaseException | None = None
+        self._up, self._over = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        if not ray.is_initialized():
+            self._thread = threading.Thread(target=self._start, name="ray.init", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._thread is not None:
+            self._up.wait()
+            ray.shutdown()
+            self._over.set()
+            self._thread.join()
+
+    def wait(self) -> None:
+        """Return when Ray is up.
+
+        Raises:
+            RequestError: where there is none.
+        """
+        if self._thread is None:
+            return
+        self._up.wait()
+        if isinstance(self._error, ConnectionError | ValueError | RuntimeError):
+            reason = last_line(self._error)
+            raise RequestError(f"no Ray cluster at {self.address!r}: {reason}") from None
+        if self._error is not None:
+            raise self._error
+
+    def _start(self) -> None:
+        try:
+            with _environment(_PRELOAD if self.local else {}):
+                ray.init(
+                    address=self.address or os.environ.get("RAY_ADDRESS", "local"),
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=False if self.address is None else None,
+                )
+        except BaseException as error:  # for the thread that waits
+            self._error = error
+        self._up.set()
+        self._over.wait()  # Linux ends Ray's processes with the thread that started them
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
