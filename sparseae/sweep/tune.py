@@ -24,7 +24,7 @@ import yaml
 from ray import tune
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.result import DONE, SHOULD_CHECKPOINT
+from ray.tune.result import DONE, NODE_IP, PID, SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -248,19 +248,38 @@ class _Pieces(Searcher):
 
 
 class _FirstCome(FIFOScheduler):
-    """Tune's first come, first served, without a look at every trial of the sweep at every step."""
+    """Tune's first come, first served, without a look at every trial of the sweep at every step.
 
-    def __init__(self) -> None:
+    A trial that is chosen for a worker that is free loses the worker that was being started for
+    it, and the start begins anew for another trial: where trials are short, forever. So those that
+    a worker is being started for are left to it.
+
+    Args:
+        workers: how many are sure to start.
+    """
+
+    def __init__(self, workers: int) -> None:
         super().__init__()
         self._waiting: deque[TuneTrial] = deque()
+        self._workers = workers
+        self._started: set[tuple[str, int]] = set()
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         self._waiting.append(trial)  # also one that is tried again
 
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict) -> str:
+        self._started.add((result[NODE_IP], result[PID]))
+        return super().on_trial_result(tune_controller, trial, result)
+
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        while self._waiting and self._waiting[0].status != TuneTrial.PENDING:
-            self._waiting.popleft()
-        return self._waiting[0] if self._waiting else None
+        starting = max(0, self._workers - len(self._started))
+        first = []
+        while self._waiting and len(first) <= starting:
+            trial = self._waiting.popleft()
+            if trial.status == TuneTrial.PENDING:
+                first.append(trial)
+        self._waiting.extendleft(reversed(first))
+        return first[-1] if first else None
 
 
 class _Reports(Callback):
@@ -410,7 +429,7 @@ def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None
         tune_config=tune.TuneConfig(
             num_samples=len(tasks),
             search_alg=_Pieces(configs, dispatch, placement, plans),
-            scheduler=_FirstCome(),
+            scheduler=_FirstCome(placement.cpu_workers if connection.local else 0),
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=lambda trial: f"{_name(trial)}_{trial.trial_id}",

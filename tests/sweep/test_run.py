@@ -420,3 +420,24 @@ def test_tune_starts_trials_where_ray_started_workers_with_itself():
     with _prompt_tune(local=True):
         assert not environment().get("env_vars")
     assert environment()["env_vars"] == class_cache.DEFAULT_ENV_VARS != {}
+
+
+def test_a_trial_is_left_to_the_worker_that_is_being_started_for_it():
+    from ray.tune.experiment import Trial as TuneTrial
+    from ray.tune.result import NODE_IP, PID
+
+    from sparseae.sweep.tune import _FirstCome
+
+    trials = [TuneTrial("x", stub=True, trial_id=str(number)) for number in range(5)]
+    scheduler = _FirstCome(workers=2)
+    for trial in trials:
+        scheduler.on_trial_add(None, trial)
+    trials[0].status = TuneTrial.RUNNING
+    scheduler.on_trial_result(None, trials[0], {NODE_IP: "here", PID: 1})
+    assert scheduler.choose_trial_to_run(None) is trials[2]  # 1 is the second worker's
+    trials[2].status = TuneTrial.RUNNING
+    trials[1].status = TuneTrial.RUNNING
+    scheduler.on_trial_result(None, trials[1], {NODE_IP: "here", PID: 2})
+    assert scheduler.choose_trial_to_run(None) is trials[3]
+    trials[3].status = trials[4].status = TuneTrial.TERMINATED
+    assert scheduler.choose_trial_to_run(None) is None
