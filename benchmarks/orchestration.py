@@ -9,6 +9,7 @@ Every figure is measured in this run. The Tune trials are real ones, through the
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import resource
@@ -111,12 +112,15 @@ class Milestones(Quiet):
 
 def tune_trials(count: int, folder: str) -> Table:
     """Wall time, driver's CPU time and memory of a Tune trial with four reports."""
+    side = math.isqrt(count)
+    count = side * side
     view = Milestones(max(10, count // 5))
     sweep = {
         "name": "trivial",
         "space": {
-            "model": "cae", "activation": "relu", "sigma2": 0.1, "constraint": "none",
-            "dataset": "gaussian", "seed": list(range(count)),
+            # Not all on one axis: Tune copies the values of every axis for each trial.
+            "model": "cae", "activation": "relu", "sigma2": [k / side for k in range(side)],
+            "constraint": "none", "dataset": "gaussian", "seed": list(range(side)),
         },
         "stack": [],
         "training": {"epochs": 3, "hidden_units": 2, "samples": 50, "gaussian_inputs": 2},
