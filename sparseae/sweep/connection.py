@@ -40,8 +40,10 @@ class Connection:
 
     def __init__(self, address: str | None) -> None:
         self.address = address
-        #: Whether Ray runs on this machine alone, for this run.
+        #: Whether Ray runs on this machine alone.
         self.local = address is None and "RAY_ADDRESS" not in os.environ
+        #: And was started for this run.
+        self.private = self.local and not ray.is_initialized()
         self._error: BaseException | None = None
         self._up, self._over = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -76,7 +78,7 @@ class Connection:
 
     def _start(self) -> None:
         try:
-            with _environment(_PRELOAD if self.local else {}):
+            with _environment(_PRELOAD if self.private else {}):
                 ray.init(
                     address=self.address or os.environ.get("RAY_ADDRESS", "local"),
                     log_to_driver=False,

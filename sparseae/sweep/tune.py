@@ -429,7 +429,7 @@ def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None
         tune_config=tune.TuneConfig(
             num_samples=len(tasks),
             search_alg=_Pieces(configs, dispatch, placement, plans),
-            scheduler=_FirstCome(placement.cpu_workers if connection.local else 0),
+            scheduler=_FirstCome(placement.cpu_workers if connection.private else 0),
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=lambda trial: f"{_name(trial)}_{trial.trial_id}",
@@ -452,18 +452,18 @@ def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    with _prompt_tune(local=connection.local):
+    with _prompt_tune(private=connection.private):
         tuner.fit()
 
 
 @contextmanager
-def _prompt_tune(*, local: bool) -> Iterator[None]:
+def _prompt_tune(*, private: bool) -> Iterator[None]:
     """Tune without what delays its first trial; were its insides others, it would only be later.
 
     It counts callbacks for Ray's usage statistics, which are off, and imports MLflow and W&B for
     that where they are installed. And it starts trials with environment variables of its own, for
-    other libraries, so that they cannot have the workers that Ray started with itself, which on
-    this machine have the driver's environment anyway.
+    other libraries, so that they cannot have the workers that Ray started with itself, which in a
+    private Ray have the driver's environment anyway.
     """
     with ExitStack() as undo:
         with suppress(ImportError):
@@ -473,7 +473,7 @@ def _prompt_tune(*, local: bool) -> Iterator[None]:
         with suppress(ImportError):
             from ray.tune.execution import class_cache
 
-            if local:
+            if private:
                 undo.enter_context(patch.object(class_cache, "DEFAULT_ENV_VARS", {}))
                 undo.enter_context(patch.object(class_cache, "ENV_VARS_TO_PROPAGATE", set()))
         yield

@@ -417,7 +417,7 @@ def test_tune_starts_trials_where_ray_started_workers_with_itself():
     def environment():
         return class_cache._ActorClassCache().get(StackTrainable)._default_options["runtime_env"]
 
-    with _prompt_tune(local=True):
+    with _prompt_tune(private=True):
         assert not environment().get("env_vars")
     assert environment()["env_vars"] == class_cache.DEFAULT_ENV_VARS != {}
 
