@@ -152,10 +152,23 @@ def routine(choice: str) -> Routine:
     Raises:
         KeyError: if it names a routine that is unknown.
     """
+    encode, decode, gradient = _names(choice)
+    if encode == decode == gradient:
+        return ROUTINES[encode]
+    return Mixed(ROUTINES[encode], ROUTINES[decode], ROUTINES[gradient])
+
+
+def _names(choice: str) -> list[str]:
+    """The routine of each of `PRODUCTS`, known or not.
+
+    Raises:
+        ValueError: if the choice names neither one routine nor one for each product.
+    """
     names = choice.split("/")
-    if len(names) == 1:
-        return ROUTINES[choice]
-    return Mixed(*(ROUTINES[name] for name in names))
+    if len(names) not in (1, len(PRODUCTS)):
+        each = ", ".join(PRODUCTS)
+        raise ValueError(f"{choice!r} is neither one routine nor one each for {each}")
+    return names if len(names) > 1 else names * len(PRODUCTS)
 
 
 def _joined(names: Sequence[str]) -> str:
@@ -174,11 +187,10 @@ def choose(shape: Shape, threads: int) -> str:
     forced = os.environ.get(VARIABLE)
     if not forced:
         return _fastest(shape, threads)
-    names = forced.split("/")
-    if len(names) not in (1, len(PRODUCTS)):
-        raise RequestError(
-            f"{VARIABLE}: {forced!r} is neither one routine nor one each for {', '.join(PRODUCTS)}"
-        )
+    try:
+        names = _names(forced)
+    except ValueError as error:
+        raise RequestError(f"{VARIABLE}: {error}") from None
     for name in names:
         if name not in ROUTINES:
             raise RequestError(f"{VARIABLE}: unknown routine {name!r}; {nearest(name, ROUTINES)}")
@@ -191,10 +203,13 @@ def choose(shape: Shape, threads: int) -> str:
 @torch.inference_mode()
 def usable(choice: str, shape: Shape) -> bool:
     """Whether a choice is known, there, and computes in full single precision (see `_ERROR`)."""
-    names = choice.split("/")
-    if len(names) not in (1, len(PRODUCTS)) or not set(names) <= ROUTINES.keys():
+    try:
+        names = set(_names(choice))
+    except ValueError:
         return False
-    if set(names) == {Torch.name}:
+    if not names <= ROUTINES.keys():
+        return False
+    if names == {Torch.name}:
         return True
     operands = _noise(shape)
     exact = _step(Torch.name, {key: tensor.double() for key, tensor in operands.items()})

@@ -96,9 +96,8 @@ class _Group:
     def __init__(self, stack: Stack, members: slice) -> None:
         trials = stack.trials[members]
         self.members = members
-        # A member alone has no dimension for the group.
-        self._alone = len(trials) == 1
-        own = members.start if self._alone else members
+        own = _index(members)
+        self._alone = isinstance(own, int)
         self.W, self.V = stack.W[own], stack.V[own]
         self.b, self.vb = stack.b[own], stack.vb[own]
         #: (W, b) and their momentum as one row a member, (G, 1, .).
@@ -374,8 +373,7 @@ class Stack:
         if self.diverged[members].all():
             none = torch.zeros_like(self.b[members], dtype=torch.float64)
             return none, none.sum(1), none.repeat(1, objective.moments_a_unit), none, none
-        # A member alone is measured as it trains, on plain matrices.
-        own = members.start if members.stop - members.start == 1 else members
+        own = _index(members)
         net = Network(self.W[own], self.b[own], self.routine)
         *size, m, n = net.W.shape
         active = net.W.new_zeros(*size, m, dtype=torch.float64)
@@ -404,7 +402,7 @@ class Stack:
             del moment, a  # the next chunk's take their place
             active += torch.matmul(each, h.gt_(s.threshold)).squeeze(-2)
         measured = (active, squares, moments / self.x.shape[0], weight_norm, pre_activation)
-        return tuple(t.unsqueeze(0) for t in measured) if own is not members else measured
+        return tuple(t.unsqueeze(0) for t in measured) if isinstance(own, int) else measured
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the next epoch depends on, beside the trials and the data."""
@@ -436,6 +434,11 @@ def _parameters(
     bias_at = -(-m * n // line) * line
     rows = torch.zeros(size, bias_at + -(-m // line) * line, device=device, dtype=dtype)
     return rows, rows[:, : m * n].unflatten(1, (m, n)), rows[:, bias_at : bias_at + m]
+
+
+def _index(members: slice) -> int | slice:
+    """What takes the members out of a stack: one alone without a dimension for the group."""
+    return members.start if members.stop - members.start == 1 else members
 
 
 def _members_together(device: torch.device, size: int) -> int:

@@ -80,10 +80,19 @@ def test_the_fastest_is_chosen(forget, monkeypatch):
                 y = super().encode(x, W, b)
             return y
 
+        def residual(self, *operands):
+            for _ in range(50):
+                y = super().residual(*operands)
+            return y
+
+        def gradient(self, A, X, V, momentum):
+            for _ in range(50):
+                super().gradient(A, X, V.clone(), momentum)
+            return super().gradient(A, X, V, momentum)
+
     monkeypatch.delenv(gemm.VARIABLE, raising=False)
     monkeypatch.setitem(ROUTINES, "torch", Slow())
-    encode = choose(SHAPE, threads=1).split("/")[0]
-    assert encode == ONEDNN
+    assert choose(SHAPE, threads=1) == ONEDNN
 
 
 def test_a_gain_by_chance_is_none():

@@ -182,9 +182,14 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
     until(lambda: epochs() > 100)
 
     # Prometheus finds our metrics where Ray's own discovery file says.
-    page = until(lambda: [line for line in scrape(site.head) if "ray_sparseae_epochs" in line])
-    assert all('sweep="far"' in line for line in page)
-    assert {re.search(r'model="(\w+)"', line)[1] for line in page} <= {"dae", "cae"}
+    def reported() -> list[str]:
+        return [line for line in scrape(site.head) if "ray_sparseae_epochs" in line]
+
+    def models() -> set[str]:
+        return {re.search(r'model="(\w+)"', line)[1] for line in reported()}
+
+    until(lambda: models() == {"dae", "cae"})
+    assert all('sweep="far"' in line for line in reported())
 
     # The connection breaks under --follow, and comes back.
     tunnel.terminate()
