@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +31,8 @@ from sparseae.errors import RequestError, last_line
 #: What Ray's workers import before they are given work, by the variable that asks for it; see
 #: `sparseae.sweep.tune` for how Tune trials get those that Ray starts with itself.
 _PRELOAD = {"RAY_preload_python_modules": "sparseae.sweep.tune"}
+#: Seconds in which a cluster answers; Ray itself waits up to 12 minutes.
+_PATIENCE = 60
 
 
 class Connection:
@@ -39,9 +43,10 @@ class Connection:
     """
 
     def __init__(self, address: str | None) -> None:
-        self.address = address
+        self._key = "--address" if address else "RAY_ADDRESS"
+        self._where = address or os.environ.get("RAY_ADDRESS") or "local"
         #: Whether Ray runs on this machine alone.
-        self.local = address is None and "RAY_ADDRESS" not in os.environ
+        self.local = self._where == "local"
         #: And was started for this run.
         self.private = self.local and not ray.is_initialized()
         self._error: BaseException | None = None
@@ -55,7 +60,7 @@ class Connection:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._thread is not None:
+        if self._thread is not None and (self.local or self._up.is_set()):
             self._up.wait()
             ray.shutdown()
             self._over.set()
@@ -69,26 +74,39 @@ class Connection:
         """
         if self._thread is None:
             return
-        self._up.wait()
-        if isinstance(self._error, ConnectionError | ValueError | RuntimeError):
-            reason = last_line(self._error)
-            raise RequestError(f"no Ray cluster at {self.address!r}: {reason}") from None
+        if not self._up.wait(None if self.local else _PATIENCE):
+            self._error = TimeoutError(f"no answer in {_PATIENCE} s")
+        if isinstance(self._error, OSError | ValueError | RuntimeError | OverflowError):
+            reason = last_line(getattr(self._error, "strerror", None) or self._error)
+            where = "" if self.local else f" at {self._key} {self._where!r}"
+            raise RequestError(f"no Ray{where}: {reason}") from None
         if self._error is not None:
             raise self._error
 
     def _start(self) -> None:
         try:
+            _reach(self._where)
             with _environment(_PRELOAD if self.private else {}):
                 ray.init(
-                    address=self.address or os.environ.get("RAY_ADDRESS", "local"),
+                    address=self._where,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    include_dashboard=False if self.address is None else None,
+                    include_dashboard=False if self.local else None,
                 )
         except BaseException as error:  # for the thread that waits
             self._error = error
         self._up.set()
         self._over.wait()  # Linux ends Ray's processes with the thread that started them
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nothing listens, ValueError where it is no address."""
+    if address in ("auto", "local"):
+        return
+    port = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d{1,5})", address)
+    if port is None:
+        raise ValueError("must be HOST:6379, ray://HOST:10001 or auto")
+    socket.create_connection((port[1], int(port[2])), timeout=10).close()
 
 
 @contextmanager

@@ -1,0 +1,62 @@
+"""What one is told where there is no Ray: in one line, soon, and nothing of Ray is left running."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from sparseae.errors import RequestError
+from sparseae.sweep import connection
+connection._PATIENCE = float(sys.argv[2])
+try:
+    with connection.Connection(sys.argv[1] or None) as ray:
+        ray.wait()
+except RequestError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def connect(address: str, patience=60.0, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, address, str(patience)],
+        capture_output=True, text=True, timeout=50, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    return done.stdout.removesuffix("\n")
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as taken:  # bound, so that nobody else listens there
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_where_nothing_listens(closed_port, scheme):
+    address = f"{scheme}127.0.0.1:{closed_port}"
+    assert connect(address) == f"no Ray at --address {address!r}: Connection refused"
+
+
+def test_the_environments_address_is_named(closed_port):
+    address = f"127.0.0.1:{closed_port}"
+    assert (
+        connect("", RAY_ADDRESS=address) == f"no Ray at RAY_ADDRESS {address!r}: Connection refused"
+    )
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "http://127.0.0.1:8265"])
+def test_what_is_no_address(address):
+    said = connect(address)
+    assert said == f"no Ray at --address {address!r}: must be HOST:6379, ray://HOST:10001 or auto"
+
+
+def test_a_port_that_is_not_rays():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        said = connect(address, patience=0.5)
+    assert said == f"no Ray at --address {address!r}: no answer in 0.5 s"
