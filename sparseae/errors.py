@@ -21,16 +21,25 @@ class StorageError(RequestError):
     status = 1
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its class where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def last_line(text: object, default: str = "no message") -> str:
     """The last line that is not empty, where programs say what went wrong."""
     lines = [line.strip() for line in str(text).splitlines() if line.strip()]
     return lines[-1] if lines else default
 
 
-def nearest(name: object, choices: Iterable[str]) -> str:
-    """Return ``"did you mean 'x'?"`` for a close name, otherwise the list of valid ones."""
+def nearest(name: object, choices: Iterable[str], others: Iterable[str] = ()) -> str:
+    """Return ``"did you mean 'x'?"`` for a close name, otherwise the list of valid ones.
+
+    ``others`` are valid too, but too many to list.
+    """
     valid = sorted(choices)
-    close = get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    close = get_close_matches(str(name), [*valid, *others], n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
     return "valid: " + ", ".join(valid)

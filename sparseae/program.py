@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sparseae import randomness
+from sparseae.errors import first_line
 
 
 class Program:
@@ -101,7 +102,7 @@ class Program:
             ):
                 self._step(self._batch)
         except RuntimeError as error:
-            _warn(str(error).splitlines()[0])
+            _warn(first_line(error))
             # A stream that was in a capture which broke off may refuse to draw.
             self._streams = [torch.Generator(self._x.device) for _ in states]
             for stream, state in zip(self._streams, states, strict=True):

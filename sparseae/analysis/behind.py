@@ -49,8 +49,9 @@ def behind(place: str, wanted: str) -> Iterator[tuple[Prediction, str, Outcome, 
     frame = load(place)
     cases = [case for case in every_case() if wanted in (case.name, case.label)]
     if not cases:
-        names = {name for case in every_case() for name in (case.name, case.label)}
-        raise RequestError(f"no prediction {wanted!r}: {nearest(wanted, names)}")
+        names = {case.name for case in every_case()}
+        statements = {case.label for case in every_case()}
+        raise RequestError(f"no prediction {wanted!r}: {nearest(wanted, names, statements)}")
     sweeps = _sweeps(place, frame)
     for case, outcomes in outcomes_of(judge(frame), cases):
         for dataset, outcome in outcomes.items():

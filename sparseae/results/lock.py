@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sparseae.errors import RequestError, StorageError
+from sparseae.errors import RequestError, StorageError, first_line
 from sparseae.results.location import Location
 
 LOCK_FILE = ".lock"
@@ -74,8 +74,7 @@ def _beating(location: Location, note: Callable[[str], None]) -> Iterator[Check]
     try:
         lock.acquire(note)
     except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise RequestError(f"{location}: cannot be written: {reason}") from None
+        raise RequestError(f"{location}: cannot be written: {first_line(error)}") from None
     thread = threading.Thread(target=lock.beat, name="sparseae-lock", daemon=True)
     thread.start()
     try:

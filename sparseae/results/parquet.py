@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sparseae.errors import first_line
 from sparseae.results.location import Location
 
 
@@ -40,4 +41,4 @@ def parse(content: bytes) -> pa.Table:
         source = pa.BufferReader(content)
         return pq.ParquetFile(source, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+        raise ValueError(first_line(error)) from None

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
+from sparseae.errors import first_line
+
 T = TypeVar("T")
 
 #: Answers, not the lack of one.
@@ -48,10 +50,9 @@ class Patient(fs.FileSystemHandler):
                     self._given_up = True
                     raise
                 if pause == _FIRST_PAUSE:
-                    reason = str(error).splitlines()[0]
                     logging.getLogger(__name__).warning(
                         "the storage does not answer (%s); tried again for %.0f s",
-                        reason, self._seconds,
+                        first_line(error), self._seconds,
                     )  # fmt: skip
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE)

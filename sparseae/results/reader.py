@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from sparseae.errors import RequestError
+from sparseae.errors import RequestError, first_line
 from sparseae.results.location import Location
 from sparseae.results.parquet import read_table
 from sparseae.results.schema import EPOCH_FIELDS
@@ -124,8 +124,7 @@ def _table(location: Location, kind: str) -> pa.Table:
             # Without the metadata: parts of a sweep may come from several versions.
             tables.append(read_table(file).replace_schema_metadata(None))
         except (ValueError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise RequestError(f"{file}: cannot be read: {reason}") from None
+            raise RequestError(f"{file}: cannot be read: {first_line(error)}") from None
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:

@@ -19,7 +19,7 @@ import yaml
 
 import sparseae
 from sparseae import data
-from sparseae.errors import RequestError, StorageError
+from sparseae.errors import RequestError, StorageError, first_line
 from sparseae.results.location import Location, below
 from sparseae.results.lock import Check, only_run
 from sparseae.results.store import Store
@@ -198,7 +198,7 @@ def run(
         if not overwrite:
             _require_continuable(location, sweep)
     except OSError as error:
-        raise RequestError(f"{location}: cannot be read: {_reason(error)}") from None
+        raise RequestError(f"{location}: cannot be read: {first_line(error)}") from None
     prepared = _prepare(sweep)
     with only_run(location, observer.note) as check:
         try:
@@ -210,13 +210,9 @@ def run(
             return _train(sweep, place, prepared, observer, check, in_process, address)
         except OSError as error:
             raise StorageError(
-                f"{location}: cannot be written ({_reason(error)}); "
+                f"{location}: cannot be written ({first_line(error)}); "
                 "once it can, the same command goes on"
             ) from error
-
-
-def _reason(error: OSError) -> str:
-    return str(error).splitlines()[0]
 
 
 def _train(

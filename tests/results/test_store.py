@@ -1,10 +1,13 @@
 """The store: what a kill, a lost answer or a damaged file leaves is sound."""
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 import sparseae
+from sparseae.results import patience
 from sparseae.results.location import Location
 from sparseae.results.store import Store
 from sparseae.trial import TRAINING_TYPES, Trial
@@ -127,3 +130,22 @@ def test_a_flipped_bit_anywhere_in_the_pages_is_noticed(tmp_path, kind):
         (aside,) = (tmp_path / kind).glob("_unreadable-*")
         aside.unlink()
         part.write_bytes(whole)
+
+
+def test_a_storage_whose_error_has_no_words_is_tried_again(tmp_path, monkeypatch, caplog):
+    class Silent(fs.FSSpecHandler):
+        calls = 0
+
+        def open_input_stream(self, path):
+            self.calls += 1
+            if self.calls == 1:
+                raise TimeoutError
+            return super().open_input_stream(path)
+
+    (tmp_path / "file").write_bytes(b"there")
+    handler = Silent(fsspec.filesystem("file"))
+    monkeypatch.setattr(patience, "_FIRST_PAUSE", 0.0)
+    place = Location(fs.PyFileSystem(handler), str(tmp_path)).patient(10)
+    assert (place / "file").read_bytes() == b"there"
+    assert handler.calls == 2
+    assert "(TimeoutError)" in caplog.text
