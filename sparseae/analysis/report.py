@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,7 @@ def _page(place: str | Path, frame: pd.DataFrame, judged: Judged, drawn: list[Dr
     known = provenance(place)
     return environment.get_template("report.html").render(
         name=_name(place, known),
+        place=shlex.quote(str(place)),
         counts={verdict: verdicts.count(verdict) for verdict in _ORDER},
         tested=[
             _statement(case, outcomes)
