@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two files at a time: half of their time is waiting.
+TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: quickstart test check fast install clean
 
@@ -21,7 +23,7 @@ quickstart: install
 
 # Lint, types, every test.
 test: check
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: install
 	$(BIN)/ruff check .
@@ -31,7 +33,7 @@ check: install
 # Without the tests that need a Ray cluster or a browser.
 fast: install
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
