@@ -7,7 +7,6 @@ the distinction for print.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -18,6 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from sparseae.analysis.curves import Curve, curves
+from sparseae.analysis.panels import Panels, style
 from sparseae.analysis.predictions import corruptions_of
 from sparseae.analysis.theory_predictions import reach_points
 from sparseae.errors import RequestError
@@ -43,27 +43,12 @@ _OTHERS = [("#56B4E9", "P", "-"), ("#999999", "*", "--"), ("#F0E442", "h", "-.")
 #: Ticks of a fraction, and of sigma2; naming them is quicker than to have them searched.
 _FRACTIONS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
-#: Panels side by side; more data sets go below.
-_PANELS_A_ROW = 3
-
-_RC = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text: searchable, and the page's size stays small
-    "svg.hashsalt": "sparseae",  # the same figure is the same file
-}
-
 
 def save(figure: Figure, path: Path | TextIO) -> None:
     """Write a figure; the suffix tells the format, and an open stream takes SVG."""
     kind = path.suffix.removeprefix(".") if isinstance(path, Path) else "svg"
     metadata = {"Date": None} if kind == "svg" else None
-    with _style():
+    with style():
         figure.savefig(path, format=kind, dpi=160, metadata=metadata)
 
 
@@ -131,7 +116,7 @@ def by_sigma2(
 
 def of_curves(chosen: Sequence[Curve], title: str = "") -> Figure:
     """Activation fraction and dead units of some curves against sigma2, a panel a data set."""
-    panels = _Panels(
+    panels = Panels(
         ["activation fraction", "dead units"], _datasets(chosen), heights=(2.3, 0.9), width=3.2
     )
     same = _common(curve.name for curve in chosen)
@@ -168,7 +153,7 @@ def terms(chosen: Sequence[Curve]) -> Figure:
     found = [c for c in fixed if "kink_gradient" in c.theory]
     if not found:
         raise RequestError("no relu dae under unit_norm with theory: true")
-    panels = _Panels(["bias gradient"], _datasets(found), heights=[2.0], width=3.0)
+    panels = Panels(["bias gradient"], _datasets(found), heights=[2.0], width=3.0)
     for dataset in _datasets(found):
         curve = min(
             (c for c in found if c.name["dataset"] == dataset),
@@ -204,7 +189,7 @@ def drift(chosen: Sequence[Curve]) -> Figure:
     found = [c for c in chosen if "pre_activation_change" in c.theory and c.epoch > 1]
     if not found:
         raise RequestError("no trials with theory: true")
-    panels = _Panels(list(rows), _datasets(found), [1.8, 1.8])
+    panels = Panels(list(rows), _datasets(found), [1.8, 1.8])
     for curve in found:
         change = curve.theory["pre_activation_change"][..., 1:]
         colour, _, _ = _style_of(curve.name["model"])
@@ -236,7 +221,7 @@ def reach(chosen: Sequence[Curve]) -> Figure:
     if not points:
         raise RequestError("no trials with theory: true under unit_norm with sigma2 = 0")
     activations = sorted({p["activation"] for found in points.values() for p in found})
-    panels = _Panels(activations, list(points), heights=[1.6] * len(activations))
+    panels = Panels(activations, list(points), heights=[1.6] * len(activations))
     gradients = [p["gradient"] for found in points.values() for p in found]
     limits = 1.5 * min(0, *gradients) - 1e-3, 1.5 * max(0, *gradients) + 1e-3
     changes = [p["change"] for found in points.values() for p in found]
@@ -270,7 +255,7 @@ def lemma1(chosen: Sequence[Curve]) -> Figure:
     found = [c for c in chosen if "lemma1_bound" in c.theory]
     if not found:
         raise RequestError("no trials with theory: true")
-    panels = _Panels(list(rows), _datasets(found), heights=[1.6, 1.6])
+    panels = Panels(list(rows), _datasets(found), heights=[1.6, 1.6])
     for dataset in _datasets(found):
         for model in sorted({c.name["model"] for c in found}):
             of_model = [c for c in found if c.name["dataset"] == dataset]
@@ -302,7 +287,7 @@ def epoch_curves(frame: pd.DataFrame, activation: str, constraint: str) -> Figur
         RequestError: if no trial has these values.
     """
     chosen = _chosen(frame, activation, constraint)
-    panels = _Panels(_models(chosen), _datasets(chosen), heights=[1.5] * len(_models(chosen)))
+    panels = Panels(_models(chosen), _datasets(chosen), heights=[1.5] * len(_models(chosen)))
     sound = frame[frame["status"] == "ok"].drop_duplicates(["trial_id", "epoch"])
     of_trial = sound.set_index("epoch").groupby("trial_id")["activation_fraction"]
     by_trial = dict(iter(of_trial))
@@ -322,7 +307,7 @@ def epoch_curves(frame: pd.DataFrame, activation: str, constraint: str) -> Figur
 
 def check_figure(check: Check) -> Figure:
     """The figure of a `sparseae.checks.Check`."""
-    with _style():
+    with style():
         figure = Figure(figsize=(5.2, 4.0), layout="constrained")
         axis = figure.add_subplot()
         for line in check.lines:
@@ -360,7 +345,7 @@ def unit_histogram(
     chosen = [c for c in chosen if not by_trial.keys().isdisjoint(c.trial_ids.ravel())]
     if not chosen:
         raise RequestError(f"no units of {activation}, {constraint}")
-    panels = _Panels(_models(chosen), _datasets(chosen), heights=[1.5] * len(_models(chosen)))
+    panels = Panels(_models(chosen), _datasets(chosen), heights=[1.5] * len(_models(chosen)))
     shades = _shades(chosen)
     for curve in chosen:
         axis = panels[_model(curve), curve.name["dataset"]]
@@ -435,100 +420,6 @@ def _shades(chosen: Sequence[Curve]) -> dict[float, tuple[float, float, float, f
     sigma2 = np.unique(np.concatenate([curve.sigma2 for curve in chosen]))
     places = 0.1 + 0.9 * np.arange(sigma2.size) / max(1, sigma2.size - 1)
     return dict(zip(sigma2, map(tuple, colormaps["cividis_r"](places)), strict=True))
-
-
-class _Panels:
-    """Axes by row and data set, laid out in inches: much quicker than a layout engine."""
-
-    _LEFT, _RIGHT, _TITLE, _GAP, _XLABEL, _LINE = 0.62, 0.1, 0.25, 0.25, 0.42, 0.19
-
-    def __init__(
-        self,
-        rows: Sequence[str],
-        datasets: Sequence[str],
-        heights: Sequence[float],
-        width: float = 2.7,
-    ) -> None:
-        # Four are a square.
-        self._across = 2 if len(datasets) == 4 else min(len(datasets), _PANELS_A_ROW)
-        self._blocks = -(-len(datasets) // self._across)
-        self._heights, self._width = list(heights), width
-        self._axes: dict[tuple[str, str], Axes] = {}
-        with _style():
-            self.figure = Figure()
-            for block in range(self._blocks):
-                for r, row in enumerate(rows):
-                    first = None
-                    for column in range(self._across):
-                        i = block * self._across + column
-                        if i >= len(datasets):
-                            break
-                        axis = self.figure.add_axes((0, 0, 1, 1), sharey=first, label=f"{i} {row}")
-                        first = first or axis
-                        self._axes[row, datasets[i]] = axis
-                        axis.tick_params(labelbottom=r == len(rows) - 1, labelleft=column == 0)
-                        if r == 0:
-                            axis.set_title(datasets[i])
-                        if column == 0:
-                            axis.set_ylabel(row)
-
-    def __getitem__(self, place: tuple[str, str]) -> Axes:
-        return self._axes[place]
-
-    def finish(self, title: str, xlabel: str, legend: str | None = None) -> Figure:
-        """Add title and legend, and set every axis in its place."""
-        handles = {}
-        for axis in self._axes.values():
-            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-        column = self._width + self._GAP
-        width = self._LEFT + self._across * column - self._GAP + self._RIGHT
-        if len(handles) == 1:
-            handles = {}  # the title or the row says it
-        longest = max(map(len, handles), default=0)
-        across = max(1, min(len(handles), int(width / (0.55 + 0.075 * longest))))
-        lines = -(-len(handles) // across) + (legend is not None and bool(handles))
-        below, above = 0.12 + self._LINE * lines, 0.3 if title else 0.05
-        rows = len(self._heights)
-        block = self._TITLE + sum(self._heights) + 0.14 * (rows - 1) + self._XLABEL
-        height = above + self._blocks * block + below
-        with _style():
-            self.figure.set_size_inches(width, height)
-            for i, axis in enumerate(self._axes.values()):
-                # Panels were made block by block, row by row.
-                b, r, c = self._place(i, rows)
-                top = height - above - b * block - self._TITLE
-                top -= sum(self._heights[:r]) + 0.14 * r
-                left, h = self._LEFT + c * column, self._heights[r]
-                axis.set_position(
-                    (left / width, (top - h) / height, self._width / width, h / height)
-                )
-                if r == rows - 1:
-                    axis.set_xlabel(xlabel)
-            if title:
-                self.figure.suptitle(title, x=self._LEFT / width, y=1 - 0.07 / height,
-                                     ha="left", va="top", fontsize=10)  # fmt: skip
-            if handles:
-                self.figure.legend(
-                    handles.values(), handles.keys(), loc="lower center", ncols=across,
-                    title=legend, fontsize=8, title_fontsize=8, borderaxespad=0.1,
-                    columnspacing=1.4,
-                )  # fmt: skip
-        return self.figure
-
-    def _place(self, index: int, rows: int) -> tuple[int, int, int]:
-        """Block, row and column of the axis made as number ``index``."""
-        block = index // (rows * self._across)
-        rest = index - block * rows * self._across
-        there = len(self._axes) // rows - block * self._across  # panels left for this block
-        across = min(self._across, there)
-        return block, rest // across, rest % across
-
-
-def _style() -> AbstractContextManager[None]:
-    import matplotlib as mpl
-
-    return mpl.rc_context(_RC)
 
 
 def _style_of(model: str) -> tuple[str, str, str]:
