@@ -164,6 +164,13 @@ class StackTrainable(tune.Trainable):
             result |= {"units": piece.units(), DONE: True}
         return result
 
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        saved = super().save(checkpoint_dir)
+        # The driver has them; it would get them again, and keep them as long as the checkpoint.
+        for name in ("rows", "units"):
+            saved.metrics.pop(name, None)
+        return saved
+
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self._piece.save(Location.of(checkpoint_dir))
 
@@ -454,6 +461,9 @@ def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     with _prompt_tune(private=connection.private):
         tuner.fit()
+    # What is left there beside the trials' folders is Tune's own state, which nobody reads.
+    for file in (job.location / CHECKPOINTS).files():
+        file.delete()
 
 
 @contextmanager

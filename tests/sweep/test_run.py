@@ -373,9 +373,25 @@ def test_digits_show_what_the_paper_predicts(tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_tune_leaves_what_one_process_leaves(tmp_path):
+def test_ray_tune_leaves_what_one_process_leaves(tmp_path, monkeypatch):
+    from ray import tune
+
+    grids = []
+
+    class Watched(tune.Tuner):
+        def fit(self):
+            grids.append(super().fit())
+            return grids[-1]
+
+    monkeypatch.setattr(tune, "Tuner", Watched)
     on_ray = run(tmp_path, folder="a", in_process=False)
     assert not on_ray.failed
+    # Of what it was told the driver keeps neither rows nor units, and no file of Tune's own stays.
+    kept = [metrics for trial in grids[0] for _, metrics in trial.best_checkpoints]
+    assert len(kept) == len(grids[0]) > 0
+    assert not any({"rows", "units"} & metrics.keys() for metrics in kept)
+    assert not any({"rows", "units"} & trial.metrics.keys() for trial in grids[0])
+    assert Location.of(tmp_path / "a" / "small" / "checkpoints").files() == []
     here = run(tmp_path, folder="b")
     pd.testing.assert_frame_equal(content(on_ray.frame), content(here.frame), check_exact=True)
     # What Ray's trials saved, a run in one process goes on from, and the other way round.
