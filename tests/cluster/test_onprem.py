@@ -43,6 +43,7 @@ space:
   seed: [0, 1]
 training: {{epochs: {epochs}, hidden_units: 64, samples: 1000}}
 checkpoint_every: 200
+resources: {{cpu: 2}}  # one worker a machine: other tests run beside this one
 """
 
 
@@ -218,7 +219,7 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
     follower.communicate(timeout=300)
     assert follower.returncode != 0
     plan = site.do(f"sparseae plan {config} --address {ADDRESS}")
-    assert "at once on CPUs, 1 each" in " ".join(plan.stdout.split()), plan
+    assert "at once on CPUs, 2 each" in " ".join(plan.stdout.split()), plan
     results = site.shared / "results" / "far"
     before = load(results)
     resumed = site.do(f"sparseae submit {config} --address {ADDRESS}")
