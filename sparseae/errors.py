@@ -23,14 +23,16 @@ class StorageError(RequestError):
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message; its class where it has none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return next(iter(_lines(error)), type(error).__name__)
 
 
 def last_line(text: object, default: str = "no message") -> str:
     """The last line that is not empty, where programs say what went wrong."""
-    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
-    return lines[-1] if lines else default
+    return next(reversed(_lines(text)), default)
+
+
+def _lines(text: object) -> list[str]:
+    return [line.strip() for line in str(text).splitlines() if line.strip()]
 
 
 def nearest(name: object, choices: Iterable[str], others: Iterable[str] = ()) -> str:

@@ -151,6 +151,7 @@ def routine(choice: str) -> Routine:
 
     Raises:
         KeyError: if it names a routine that is unknown.
+        ValueError: if it names neither one nor three.
     """
     encode, decode, gradient = _names(choice)
     if encode == decode == gradient:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -26,8 +27,6 @@ _RC = {
 
 def style() -> AbstractContextManager[None]:
     """In this context figures are made and saved."""
-    import matplotlib as mpl
-
     return mpl.rc_context(_RC)
 
 

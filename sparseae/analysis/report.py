@@ -178,10 +178,9 @@ def _page(place: str | Path, frame: pd.DataFrame, judged: Judged, drawn: list[Dr
     known = provenance(place)
     return environment.get_template("report.html").render(
         name=_name(place, known),
-        place=shlex.quote(str(place)),
         counts={verdict: verdicts.count(verdict) for verdict in _ORDER},
         tested=[
-            _statement(case, outcomes)
+            _statement(place, case, outcomes)
             for case, outcomes in statements
             if outcomes[TOGETHER].verdict != NOT_TESTED
         ],
@@ -194,7 +193,9 @@ def _page(place: str | Path, frame: pd.DataFrame, judged: Judged, drawn: list[Dr
     )
 
 
-def _statement(case: Prediction, outcomes: Mapping[str, Outcome]) -> Mapping[str, Any]:
+def _statement(
+    place: str | Path, case: Prediction, outcomes: Mapping[str, Outcome]
+) -> Mapping[str, Any]:
     """A statement with its verdicts, and a drawing of the curves that decided."""
     svg = io.StringIO()
     curves = [curve for curve, _ in outcomes[TOGETHER].curves]
@@ -202,6 +203,7 @@ def _statement(case: Prediction, outcomes: Mapping[str, Outcome]) -> Mapping[str
     name = re.sub(r"\W+", "-", case.label)
     return {
         "case": case,
+        "command": shlex.join(["sparseae", "trials", str(place), case.label]),
         "whole": outcomes[TOGETHER],
         "each": {dataset: o for dataset, o in outcomes.items() if dataset != TOGETHER},
         "svg": _inline(svg.getvalue(), name, f"Curves of {case.label}"),

@@ -56,13 +56,13 @@ def until(condition, timeout: float = 400.0, every: float = 0.3):
     return value
 
 
-def heard(process: subprocess.Popen, words: str) -> str:
-    """What a process says up to the line with these words."""
+def hear(process: subprocess.Popen, words: str) -> None:
+    """Read what a process says, up to the line with these words."""
     said = ""
     for line in process.stdout:
         said += line
         if words in line:
-            return said
+            return
     raise AssertionError(f"never said {words!r}: {said}")
 
 
@@ -209,9 +209,9 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
     tunnel.terminate()
     tunnel.wait()
     site.do("pkill -x ssh")  # the laptop's own, the only one in its process namespace
-    heard(follower, "connection lost")
+    hear(follower, "connection lost")
     second = site.tunnel()
-    heard(follower, "connection back")
+    hear(follower, "connection back")
 
     # Stopped: what it has is written. Submitted again: it goes on from there.
     stopped = site.do(f"sparseae stop far --address {ADDRESS}")

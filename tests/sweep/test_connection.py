@@ -1,4 +1,4 @@
-"""What one is told where there is no Ray: in one line, soon, and nothing of Ray is left running."""
+"""What one is told where there is no Ray: in one line, and soon."""
 
 import socket
 import subprocess
