@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparseae.fused import GATE, Slope
 from sparseae.trial import Training
 
 
@@ -28,6 +29,9 @@ class Activation:
     kinked: ClassVar[bool] = False
     #: s'' is 0 wherever it exists, so that a penalty on s' has no bias gradient.
     piecewise_linear: ClassVar[bool] = False
+
+    #: s' as a function of h where the compiled passes can compute it (`sparseae.fused`).
+    slope_of_h: ClassVar[Slope | None] = None
 
     #: Tensors of a's size that `value` holds beside its result (`sparseae.footprint`).
     value_temporaries: ClassVar[int] = 0
@@ -77,6 +81,7 @@ class ReLU(Activation):
     threshold = pre_threshold = 0.0
     kinked = True
     piecewise_linear = True
+    slope_of_h = GATE
 
     def value(self, a: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.clamp_min(a, 0, out=out)
@@ -125,6 +130,7 @@ class Sigmoid(Activation):
 
     name = "sigmoid"
     pre_threshold = math.log(0.1 / 0.9)
+    slope_of_h = (0.0, 1.0, -1.0)
 
     def value(self, a: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.sigmoid(a, out=out)
@@ -152,6 +158,7 @@ class Tanh(Activation):
     name = "tanh"
     value_temporaries = 2
     pre_threshold = math.atanh(0.1)
+    slope_of_h = (1.0, 0.0, -1.0)
 
     def value(self, a: Tensor, out: Tensor | None = None) -> Tensor:
         # 2 sigmoid(2 a) - 1, a third of the time of torch.tanh.
@@ -186,6 +193,7 @@ class Maxout(Activation):
     value_temporaries = 1
     threshold = 0.0
     piecewise_linear = True
+    slope_of_h = GATE
 
     @classmethod
     def check(cls, training: Training) -> str | None:

@@ -26,6 +26,17 @@ class PerMember:
         self.column = column[0] if like.dim() == 2 else column
 
     @property
+    def number(self) -> float:
+        """The value that all members share.
+
+        Raises:
+            ValueError: if they do not.
+        """
+        if self._shared is None:
+            raise ValueError("the members have different values")
+        return self._shared
+
+    @property
     def is_zero(self) -> bool:
         """Whether it is 0 for every member."""
         return self._shared == 0

@@ -6,9 +6,10 @@ a factor of up to two. They round differently, so that a sweep measures once, re
 and keeps to it.
 
 A choice is the name of a routine, or three with slashes: ``torch/onednn/torch`` encodes by
-torch.mm, decodes by oneDNN and makes the weight gradient by torch.mm.
+torch.mm, decodes by oneDNN and makes the weight gradient by torch.mm. With ``+fused`` behind it,
+what is left of a step is made by the compiled passes of `sparseae.fused`.
 
-Shapes (one member): x (rows, n), W (m, n), b (m,), h (rows, m), A (rows, m), X (rows, n), V (m, n).
+Shapes (one member): x (rows, n), W (m, n), b (m,), h (rows, m), A (m, rows), X (rows, n), V (m, n).
 """
 
 from __future__ import annotations
@@ -25,13 +26,20 @@ import torch
 from torch import Tensor
 
 from sparseae.errors import RequestError, nearest
+from sparseae.fused import passes
 
-#: Forces a choice: ``torch``, ``onednn`` or three of them with slashes.
+#: Forces a choice: ``torch``, ``onednn`` or three of them with slashes, and ``+fused`` or not.
 VARIABLE = "SPARSEAE_GEMM"
 
 #: Another routine than torch.mm must be faster by this much. Less is not worth it: by chance the
 #: same sweep would choose another the next time, and end in other last digits.
 _GAIN = 1.1
+
+#: Behind the products' routines: with the compiled passes.
+FUSED = "+fused"
+
+#: The passes use one core; with more threads than this torch's operations are faster.
+_FUSED_THREADS = 2
 
 #: Seconds of measuring a shape.
 _SECONDS = 0.05
@@ -66,8 +74,12 @@ class Routine:
         raise NotImplementedError
 
     def gradient(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> Tensor:
-        """V = momentum V + A^T X, in place."""
+        """V = momentum V + A X, in place."""
         raise NotImplementedError
+
+    def products(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> Tensor | None:
+        """A X, for another pass to add to momentum V; None where `gradient` has done all."""
+        self.gradient(A, X, V, momentum)
 
 
 #: Every routine by its name.
@@ -91,7 +103,7 @@ class Torch(Routine):
         return torch.addmm(x, h, W, beta=-scale, alpha=scale, out=out)
 
     def gradient(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> Tensor:
-        return V.addmm_(A.t(), X, beta=momentum)
+        return V.addmm_(A, X, beta=momentum)
 
 
 #: What torch alone does: the reference, and what double precision and batches of members use.
@@ -104,7 +116,7 @@ class Mixed(Routine):
     def __init__(self, encode: Routine, decode: Routine, gradient: Routine) -> None:
         self.encode = encode.encode
         self.decode, self.residual = decode.decode, decode.residual
-        self.gradient = gradient.gradient
+        self.gradient, self.products = gradient.gradient, gradient.products
 
 
 class OneDNN(Routine):
@@ -126,7 +138,10 @@ class OneDNN(Routine):
         return torch.mul(r, scale, out=out)
 
     def gradient(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> Tensor:
-        return torch.add(self.encode(A.t(), X.t(), None), V, alpha=momentum, out=V)
+        return torch.add(self.products(A, X, V, momentum), V, alpha=momentum, out=V)
+
+    def products(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> Tensor:
+        return self.encode(A, X.t(), None)
 
 
 @dataclass(frozen=True)
@@ -146,8 +161,13 @@ class Shape:
         return f"{self.rows}x{self.inputs}x{self.units}"
 
 
+def parts(choice: str) -> tuple[str, bool]:
+    """The routines of a choice's products, and whether it has the compiled passes."""
+    return choice.removesuffix(FUSED), choice.endswith(FUSED)
+
+
 def routine(choice: str) -> Routine:
-    """What computes the products by this choice.
+    """What computes the products by this choice, given without `FUSED`.
 
     Raises:
         KeyError: if it names a routine that is unknown.
@@ -180,16 +200,18 @@ def _joined(names: Sequence[str]) -> str:
 def choose(shape: Shape, threads: int) -> str:
     """The fastest correct choice for steps of this shape in float32.
 
-    Measured once a process, in 0.1 to 0.5 s; `VARIABLE` overrides it.
+    Measured once a process, in 0.1 to 0.5 s; `VARIABLE` overrides it. The compiled passes are
+    taken wherever they can be, since they are always faster on few threads.
 
     Raises:
         RequestError: if `VARIABLE` names a routine that is unknown or not usable here.
     """
     forced = os.environ.get(VARIABLE)
     if not forced:
-        return _fastest(shape, threads)
+        fused = threads <= _FUSED_THREADS and passes(torch.float32) is not None
+        return _fastest(shape, threads, fused) + (FUSED if fused else "")
     try:
-        names = _names(forced)
+        names = _names(parts(forced)[0])
     except ValueError as error:
         raise RequestError(f"{VARIABLE}: {error}") from None
     for name in names:
@@ -204,6 +226,9 @@ def choose(shape: Shape, threads: int) -> str:
 @torch.inference_mode()
 def usable(choice: str, shape: Shape) -> bool:
     """Whether a choice is known, there, and computes in full single precision (see `_ERROR`)."""
+    choice, fused = parts(choice)
+    if fused and passes(torch.float32) is None:
+        return False
     try:
         names = set(_names(choice))
     except ValueError:
@@ -212,7 +237,7 @@ def usable(choice: str, shape: Shape) -> bool:
         return False
     if names == {Torch.name}:
         return True
-    operands = _noise(shape)
+    operands = _noise(shape, fused)
     exact = _step(Torch.name, {key: tensor.double() for key, tensor in operands.items()})
     try:
         for product, calls in _step(choice, operands).items():
@@ -225,10 +250,16 @@ def usable(choice: str, shape: Shape) -> bool:
     return True
 
 
+def substitute(choice: str, shape: Shape) -> str:
+    """What comes nearest to a choice that is not usable: its products, or torch.mm."""
+    products, _ = parts(choice)
+    return products if usable(products, shape) else TORCH
+
+
 @lru_cache
 @torch.inference_mode()
-def _fastest(shape: Shape, threads: int) -> str:
-    steps = {name: _step(name, _noise(shape)) for name in ROUTINES if usable(name, shape)}
+def _fastest(shape: Shape, threads: int, fused: bool) -> str:
+    steps = {name: _step(name, _noise(shape, fused)) for name in ROUTINES if usable(name, shape)}
     least = {product: dict.fromkeys(steps, math.inf) for product in PRODUCTS}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -254,15 +285,17 @@ def _worthwhile(seconds: Mapping[str, float]) -> str:
     return best if seconds[best] * _GAIN < seconds[Torch.name] else Torch.name
 
 
-def _noise(shape: Shape) -> dict[str, Tensor]:
-    """Operands of this shape."""
+def _noise(shape: Shape, fused: bool) -> dict[str, Tensor]:
+    """Operands of this shape, A as the compiled passes leave it in memory, or as torch does."""
     rows, inputs, units = shape.rows, shape.inputs, shape.units
     shapes = {
         "x": (rows, inputs), "W": (units, inputs), "b": (units,), "h": (rows, units),
         "A": (2 * rows, units), "X": (2 * rows, inputs), "V": (units, inputs),
     }  # fmt: skip
     stream = torch.Generator().manual_seed(0)
-    return {key: torch.randn(size, generator=stream) for key, size in shapes.items()}
+    operands = {key: torch.randn(size, generator=stream) for key, size in shapes.items()}
+    A = operands["A"].t()
+    return operands | {"A": A.contiguous() if fused else A}
 
 
 def _step(choice: str, t: dict[str, Tensor]) -> dict[str, list[Callable[[], Tensor]]]:

@@ -29,6 +29,7 @@ from torch import Tensor
 from sparseae.activations import Activation
 from sparseae.coefficients import PerMember
 from sparseae.constraints import row_norms
+from sparseae.fused import Passes
 from sparseae.gemm import TORCH, routine
 from sparseae.randomness import generator
 from sparseae.trial import Training, Trial
@@ -103,6 +104,7 @@ class Pass(Network):
         batch: rows of a minibatch, B.
         copies: encoder inputs a sample (`corruptions` for dae, otherwise 1).
         products: what computes them, a choice of `sparseae.gemm`.
+        passes: compiled, for a member alone.
         unit_rows: every norm(W_j) is known to be 1.
         scratch: of a Pass of the same shapes whose buffers this one may overwrite.
     """
@@ -117,6 +119,7 @@ class Pass(Network):
         copies: int,
         products: str = TORCH,
         *,
+        passes: Passes | None = None,
         unit_rows: bool = False,
         scratch: Pass | None = None,
     ) -> None:
@@ -124,15 +127,19 @@ class Pass(Network):
         *group, m, n = W.shape
         rows = batch * copies
         self.activation = activation
+        self.passes = passes if self.alone else None
         self.batch, self.rows = batch, rows
         #: Beside A and X, `a` and `dh` (G, rows, m) are room for a and for the gradient of h.
         if scratch is None:
             self.A = W.new_zeros(*group, pairs * rows, m)
             self.X = W.new_zeros(*group, pairs * rows, n)
             self.a, self.dh = W.new_zeros(2, *group, rows, m)
+            self._turned = W.new_empty(*group, m, 2 * rows) if self.passes is not None else None
         else:
             self.A, self.X = scratch.A, scratch.X
-            self.a, self.dh = scratch.a, scratch.dh
+            self.a, self.dh, self._turned = scratch.a, scratch.dh, scratch._turned
+        #: A^T for the weight gradient, (G, m, pairs rows).
+        self.left = self.A.mT
         self.A_blocks = self.A.split(rows, dim=-2)
         self.X_blocks = self.X.split(rows, dim=-2)
         #: The residuals, scaled, as one row a member: (G, 1, rows n).
@@ -146,9 +153,32 @@ class Pass(Network):
     def weight_gradient(self, V: Tensor, momentum: float) -> None:
         """V = momentum V + sum_k A_k^T X_k, in one GEMM."""
         if self.alone:
-            self.routine.gradient(self.A, self.X, V, momentum)
+            self.routine.gradient(self.left, self.X, V, momentum)
         else:
-            V.baddbmm_(self.A.mT, self.X, beta=momentum)
+            V.baddbmm_(self.left, self.X, beta=momentum)
+
+    def through_activation(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
+        """da = s'(a) dh into ``out``, (G, rows, m); its sum over the rows, (G, m).
+
+        For a model with A = [da; h]: the compiled pass fills `left` instead of A.
+        """
+        if (sums := self.in_one_pass(dh, h)) is not None:
+            return sums[0]
+        self.activation.backward(dh, a, h, out=out)
+        return out.sum(-2)
+
+    def in_one_pass(
+        self, dh: Tensor, h: Tensor, bend: float | Tensor = 0.0
+    ) -> tuple[Tensor, Tensor] | None:
+        """What `sparseae.fused.Passes.backward` returns, with [da; h]^T in `left`.
+
+        None where it cannot be: of several members, of an activation that it does not know.
+        """
+        slope = self.activation.slope_of_h
+        if self.passes is None or self._turned is None or slope is None:
+            return None
+        self.left = self._turned
+        return self.passes.backward(dh, h, slope, self._turned, bend)
 
     def add_squares(self, total: Tensor) -> None:
         """Add the sum of squares of each member's dy to ``total`` (G, 1, 1)."""
@@ -273,8 +303,7 @@ class AE(Objective):
         p.activation.value(a, out=h)
         p.residual(h, x, out=dy, scale=2 / p.batch)
         dh = p.backward(dy, self.hidden_gradient(h, p, c), out=p.dh)
-        factors = self.pre_activation_gradient(dh, a, h, p, c, out=da)
-        return da.sum(-2), factors
+        return self.pre_activation_gradient(dh, a, h, p, c, out=da)
 
     def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
         """lambda R on the batch, (G,)."""
@@ -286,13 +315,13 @@ class AE(Objective):
 
     def pre_activation_gradient(
         self, dh: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients, out: Tensor
-    ) -> Tensor | None:
-        """Write s'(a) dh + lambda dR/da into ``out``; return k where R adds k_j W_j to dW_j.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Write da = s'(a) dh + lambda dR/da into ``out``.
 
-        What is in dh and a is no longer needed.
+        Return the sum of da over the rows, and k where R adds k_j W_j to dW_j. What is in dh and a
+        is no longer needed.
         """
-        p.activation.backward(dh, a, h, out=out)
-        return None
+        return p.through_activation(dh, a, h, out), None
 
 
 class MeanActivationPenalty(AE):
@@ -395,10 +424,28 @@ class SlopePenalty(AE):
 
     def pre_activation_gradient(
         self, dh: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients, out: Tensor
-    ) -> Tensor | None:
+    ) -> tuple[Tensor, Tensor | None]:
+        s, norms = p.activation, p.row_norms()
+        sums = None
+        if p.passes is not None and (self.q == 2 or s.piecewise_linear):
+            bend = c.lam.number * self.q / p.batch
+            sums = p.in_one_pass(dh, h, bend if norms is None else norms.pow(self.p).mul_(bend))
+        db, total = sums or self._by_steps(dh, a, h, p, c, norms, out)
+        if self.p == 0:
+            return db, None
+        factors = c.lam.times(total).mul_(self.p / p.batch)
+        if norms is not None and self.p != 2:
+            # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
+            factors.mul_(norms.clamp_min_(torch.finfo(norms.dtype).tiny).pow_(self.p - 2))
+        return db, factors
+
+    def _by_steps(
+        self, dh: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients, norms: Tensor | None,
+        out: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Write da into ``out``; return the sums over the rows of da and of s'^q, (G, m) each."""
         s = p.activation
         slope = s.slope(a, h, out=out)
-        norms = p.row_norms()
         bend = None
         if not s.piecewise_linear:
             # Of s'^q the derivative is s' (q s'^(q - 2) s''), so that for q > 1 it joins dh.
@@ -409,19 +456,11 @@ class SlopePenalty(AE):
                 bend.mul_(norms.pow(self.p).unsqueeze(-2))
             if self.q > 1:
                 c.lam.add_to(dh, bend, scale=self.q / p.batch)
-        total = None
-        if self.p != 0:
-            total = self._power(slope, s, out=bend if self.q > 1 else None).sum(-2)
+        total = self._power(slope, s, out=bend if self.q > 1 else None).sum(-2)
         torch.mul(dh, slope, out=out)
         if bend is not None and self.q == 1:
             c.lam.add_to(out, bend, scale=1 / p.batch)
-        if total is None:
-            return None
-        factors = c.lam.times(total).mul_(self.p / p.batch)
-        if norms is not None and self.p != 2:
-            # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
-            factors.mul_(norms.clamp_min_(torch.finfo(norms.dtype).tiny).pow_(self.p - 2))
-        return factors
+        return out.sum(-2), total
 
     def _power(self, slope: Tensor, s: Activation, out: Tensor | None = None) -> Tensor:
         """s'^q, in ``out`` where given; the slopes of a piecewise linear s are 0 and 1."""
@@ -496,8 +535,7 @@ class DAE(Objective):
         a = p.encode(corrupted, out=p.a)
         p.activation.value(a, out=h)
         p.residual(h, clean, out=dy, scale=2 / p.rows)
-        p.activation.backward(p.backward(dy, out=p.dh), a, h, out=da)
-        return da.sum(-2), None
+        return p.through_activation(p.backward(dy, out=p.dh), a, h, da), None
 
 
 class EDAE(Objective):

@@ -8,6 +8,7 @@ working set fits in the cache and a whole stack's does not. The code of a step i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -21,7 +22,8 @@ from sparseae import randomness
 from sparseae.activations import ACTIVATIONS, Activation
 from sparseae.coefficients import PerMember
 from sparseae.constraints import CONSTRAINTS, row_norms
-from sparseae.gemm import TORCH
+from sparseae.fused import passes
+from sparseae.gemm import TORCH, parts
 from sparseae.objectives import (
     OBJECTIVES,
     Coefficients,
@@ -146,6 +148,7 @@ class _Group:
                 batch,
                 stack.copies,
                 stack.routine,
+                passes=stack.passes,
                 unit_rows=stack.constraint.unit_rows,
                 # Groups take their steps one after the other, in the same few megabytes of cache.
                 scratch=None if self is first else first.buffers(batch),
@@ -161,7 +164,8 @@ class Stack:
         x: the prepared data, (N, n).
         device: where to train; ``x`` is moved there.
         dtype: float32 to train, float64 for the tests.
-        routine: of the matrix products (`sparseae.gemm`); only a CPU's float32 has a choice.
+        routine: what computes a step (`sparseae.gemm`); of the products only a CPU's float32 has a
+            choice, and of the passes a CPU.
         tf32: train with products in TF32 where the GPU has it; measurements are in float32 always.
 
     Raises:
@@ -183,7 +187,9 @@ class Stack:
         self.trials = tuple(trials)
         self.training = first.training
         self.device = torch.device(device)
-        self.routine = routine if self.device.type == "cpu" and dtype == torch.float32 else TORCH
+        on_cpu, (products, fused) = self.device.type == "cpu", parts(routine)
+        self.routine = products if on_cpu and dtype == torch.float32 else TORCH
+        self.passes = passes(dtype) if on_cpu and fused else None
         self.tf32 = tf32
         self.x = x.to(self.device, dtype)
         self.objective = OBJECTIVES[first.model](first.training)
@@ -245,13 +251,13 @@ class Stack:
                 self.program.run(epoch)
             else:
                 self._train_apart(epoch)
-        # The largest magnitude, because isfinite() itself makes a second matrix.
-        largest = [
-            torch.linalg.vector_norm(t.flatten(1), torch.inf, dim=1)
+        # The extremes, because isfinite() of all makes a second matrix. NaN is an extreme too.
+        extremes = [
+            extreme(t.flatten(1), dim=1)
             for t in (self.W, self.b, self.error)
+            for extreme in (torch.amax, torch.amin)
         ]
-        finite = [t.isfinite() for t in largest]
-        self.diverged |= ~torch.stack(finite).all(0).cpu()
+        self.diverged |= ~torch.stack(extremes).isfinite().all(0).cpu()
 
     @torch.inference_mode()
     def step(self, x: Tensor, eps: Tensor | None) -> None:
@@ -307,17 +313,42 @@ class Stack:
         """One step of SGD with momentum on the minibatch x (G, B, n), or (B, n)."""
         p = group.buffers(x.shape[-2])
         db, rest = self.objective.gradient(p, x, eps, group.coefficients)
+        update = self._update if p.passes is None else self._update_in_one_pass
+        update(group, p, db if self.training.encoder_bias else None, rest)
+        p.add_squares(group.error)
+
+    def _update(self, group: _Group, p: Pass, db: Tensor | None, rest: Tensor | None) -> None:
         p.weight_gradient(group.V, self.training.momentum)
         if rest is not None and rest.dim() < group.V.dim():
             group.V.addcmul_(group.W, rest.unsqueeze(-1))
         elif rest is not None:
             group.V.add_(rest)
         self.constraint.decay(group.V, group.W, group.weight_decay)
-        if self.training.encoder_bias:
+        if db is not None:
             torch.add(db, group.vb, alpha=self.training.momentum, out=group.vb)
         group.learning_rate.add_to(group.parameters, group.momentum, scale=-1)
         self.constraint.project(group.W, group.max_norm)
-        p.add_squares(group.error)
+
+    def _update_in_one_pass(
+        self, group: _Group, p: Pass, db: Tensor | None, rest: Tensor | None
+    ) -> None:
+        """The same by `sparseae.fused`."""
+        assert p.passes is not None
+        momentum, norms = self.training.momentum, self.constraint.norms(group.max_norm)
+        products = p.routine.products(p.left, p.X, group.V, momentum)
+        gradient = group.V if products is None else products
+        factors = rest
+        if rest is not None and rest.dim() == gradient.dim():
+            gradient.add_(rest)
+            factors = None
+        self.constraint.decay(gradient, group.W, group.weight_decay)
+        p.passes.update(
+            group.W, group.V, group.b, group.vb, products=products, factors=factors, db=db,
+            momentum=momentum, learning_rate=group.learning_rate.number,
+            norms=norms or (0.0, math.inf),
+        )  # fmt: skip
+        if norms is None:
+            self.constraint.project(group.W, group.max_norm)
 
     @torch.inference_mode()
     def measure(self) -> Measurement:

@@ -5,7 +5,8 @@ import torch
 
 from sparseae import gemm
 from sparseae.errors import RequestError
-from sparseae.gemm import ROUTINES, TORCH, Shape, choose, usable
+from sparseae.fused import passes
+from sparseae.gemm import FUSED, ROUTINES, TORCH, Shape, choose, usable
 from sparseae.stack import Stack
 from sparseae.trial import Training, Trial
 
@@ -14,6 +15,9 @@ ONEDNN, MIXED = "onednn", "torch/onednn/torch"
 
 with_onednn = pytest.mark.skipif(
     not usable(ONEDNN, SHAPE), reason="this build of torch has no oneDNN"
+)
+with_passes = pytest.mark.skipif(
+    passes(torch.float32) is None, reason="there is no C compiler, or no AVX2"
 )
 
 
@@ -32,7 +36,7 @@ def forget():
 def test_a_routine_computes_its_products(name):
     if not usable(name, SHAPE):
         pytest.skip(f"{name} is not usable here")
-    t, routine = gemm._noise(SHAPE), ROUTINES[name]
+    t, routine = gemm._noise(SHAPE, False), ROUTINES[name]
     x, W, b, h = t["x"], t["W"], t["b"], t["h"]
     torch.testing.assert_close(routine.encode(x, W, b), x @ W.T + b)
     torch.testing.assert_close(routine.encode(x, W, None), x @ W.T)
@@ -41,7 +45,7 @@ def test_a_routine_computes_its_products(name):
     torch.testing.assert_close(routine.residual(h, W, x, 0.3, out), 0.3 * (h @ W - x))
     V = t["V"].clone()
     routine.gradient(t["A"], t["X"], V, 0.9)
-    torch.testing.assert_close(V, 0.9 * t["V"] + t["A"].T @ t["X"])
+    torch.testing.assert_close(V, 0.9 * t["V"] + t["A"] @ t["X"])
 
 
 def test_the_variable_overrides_the_measurement(monkeypatch):
@@ -56,7 +60,7 @@ def test_a_missing_operator_is_not_chosen(forget, monkeypatch):
     monkeypatch.setattr(gemm.OneDNN, "encode", lambda *_: torch.ops.mkldnn.no_such_operator())
     assert not usable(ONEDNN, SHAPE)
     monkeypatch.delenv(gemm.VARIABLE, raising=False)
-    assert choose(SHAPE, threads=1) == TORCH
+    assert gemm.parts(choose(SHAPE, threads=1))[0] == TORCH
     monkeypatch.setenv(gemm.VARIABLE, "onednn")
     with pytest.raises(RequestError, match="onednn is missing or wrong"):
         choose(SHAPE, threads=1)
@@ -92,7 +96,7 @@ def test_the_fastest_is_chosen(forget, monkeypatch):
 
     monkeypatch.delenv(gemm.VARIABLE, raising=False)
     monkeypatch.setitem(ROUTINES, "torch", Slow())
-    assert choose(SHAPE, threads=1) == ONEDNN
+    assert gemm.parts(choose(SHAPE, threads=1))[0] == ONEDNN
 
 
 def test_a_gain_by_chance_is_none():
@@ -103,7 +107,7 @@ def test_a_gain_by_chance_is_none():
 @with_onednn
 @torch.inference_mode()
 def test_a_mixed_choice_takes_each_product_from_its_routine(monkeypatch):
-    t = gemm._noise(SHAPE)
+    t = gemm._noise(SHAPE, False)
     mixed, parts = gemm.routine(MIXED), (ROUTINES[TORCH], ROUTINES[ONEDNN])
     x, W, h = t["x"], t["W"], t["h"]
     encoded, decoded = mixed.encode(x, W, t["b"]), mixed.decode(h, W, torch.empty_like(x))
@@ -136,7 +140,13 @@ def training_of(routine: str, units: int, inputs: int, samples: int):
 
 
 @pytest.mark.parametrize(
-    "routine", [TORCH, *(pytest.param(r, marks=with_onednn) for r in (ONEDNN, MIXED))]
+    "routine",
+    [
+        TORCH,
+        *(pytest.param(r, marks=with_onednn) for r in (ONEDNN, MIXED)),
+        pytest.param(TORCH + FUSED, marks=with_passes),
+        pytest.param(ONEDNN + FUSED, marks=[with_onednn, with_passes]),
+    ],
 )
 # The last minibatch has 1, 2, 9 and 10 samples; sizes of which no multiple fills cache lines.
 @pytest.mark.parametrize(
@@ -162,10 +172,12 @@ def test_a_member_is_the_trial_alone(routine, threads, samples, units, inputs):
 
 
 @with_onednn
-def test_routines_train_the_same_to_rounding():
+@with_passes
+@pytest.mark.parametrize("routine", [ONEDNN, TORCH + FUSED, ONEDNN + FUSED, MIXED + FUSED])
+def test_routines_train_the_same_to_rounding(routine):
     trials, by_torch = training_of(TORCH, 33, 20, 41)
-    _, by_onednn = training_of(ONEDNN, 33, 20, 41)
-    torch.testing.assert_close(by_onednn(trials).W, by_torch(trials).W, rtol=1e-4, atol=1e-6)
+    _, other = training_of(routine, 33, 20, 41)
+    torch.testing.assert_close(other(trials).W, by_torch(trials).W, rtol=1e-4, atol=1e-6)
 
 
 @with_onednn

@@ -10,6 +10,8 @@ from sparseae import stack as stack_module
 from sparseae.activations import ACTIVATIONS
 from sparseae.coefficients import PerMember
 from sparseae.constraints import CONSTRAINTS
+from sparseae.fused import passes
+from sparseae.gemm import FUSED, TORCH
 from sparseae.objectives import OBJECTIVES, Coefficients
 from sparseae.stack import Stack
 from sparseae.trial import Training, Trial
@@ -57,22 +59,34 @@ KINDS = [
 ]
 
 
+#: What makes a step: torch's operations alone, or with the compiled passes.
+ROUTINES = [
+    TORCH,
+    pytest.param(
+        TORCH + FUSED,
+        marks=pytest.mark.skipif(passes(torch.float32) is None, reason="no C compiler, or no AVX2"),
+    ),
+]
+
+
+@pytest.mark.parametrize("routine", ROUTINES)
 @pytest.mark.parametrize(("model", "activation", "constraint"), KINDS)
-def test_a_member_is_the_trial_alone(model, activation, constraint):
+def test_a_member_is_the_trial_alone(model, activation, constraint, routine):
     members, x = trials(model, activation, constraint), data()
-    together = trained(members, x)
+    together = trained(members, x, routine=routine)
     for row, trial in enumerate(members):
-        alone = trained([trial], x)
+        alone = trained([trial], x, routine=routine)
         assert torch.equal(together.W[row], alone.W[0])
         assert torch.equal(together.b[row], alone.b[0])
         assert together.measure().activation_fraction[row] == alone.measure().activation_fraction[0]
 
 
+@pytest.mark.parametrize("routine", ROUTINES)
 @pytest.mark.parametrize(("model", "activation", "constraint"), KINDS)
-def test_one_batched_step_is_the_members_steps(model, activation, constraint, monkeypatch):
+def test_one_batched_step_is_the_members_steps(model, activation, constraint, routine, monkeypatch):
     """The path of a GPU, all members in one group, on CPU tensors."""
     members, x = trials(model, activation, constraint), data()
-    apart = trained(members, x, dtype=torch.float64)
+    apart = trained(members, x, dtype=torch.float64, routine=routine)
     monkeypatch.setattr(stack_module, "_members_together", lambda device, size: size)
     batched = trained(members, x, dtype=torch.float64)
     torch.testing.assert_close(batched.W, apart.W, rtol=1e-9, atol=1e-11)
@@ -84,13 +98,15 @@ def test_one_batched_step_is_the_members_steps(model, activation, constraint, mo
         torch.testing.assert_close(one.regularization, other.regularization)
 
 
+@pytest.mark.parametrize("routine", ROUTINES)
+@pytest.mark.parametrize("activation", ["softplus", "sigmoid"])  # of softplus no pass knows s'
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 @pytest.mark.parametrize("model", OBJECTIVES)
-def test_training_is_sgd_with_momentum_on_the_objective(model, constraint):
+def test_training_is_sgd_with_momentum_on_the_objective(model, constraint, activation, routine):
     """Against torch.optim.SGD on autograd's gradient, over the same minibatches and noise."""
-    (trial,) = trials(model, "softplus", constraint, sigma2=(0.25,), seeds=(3,))
+    (trial,) = trials(model, activation, constraint, sigma2=(0.25,), seeds=(3,))
     x = data().double()
-    stack = Stack([trial], x, dtype=torch.float64)
+    stack = Stack([trial], x, dtype=torch.float64, routine=routine)
     W, b = (t.clone().requires_grad_() for t in (stack.W, stack.b))
     optimizer = torch.optim.SGD(
         [{"params": [W], "weight_decay": 0.1 if constraint == "weight_decay" else 0.0},
@@ -136,14 +152,15 @@ def test_an_epoch_visits_every_sample_once():
     assert not torch.equal(seen, again)
 
 
-def test_a_diverged_member_harms_no_neighbour():
+@pytest.mark.parametrize("routine", ROUTINES)
+def test_a_diverged_member_harms_no_neighbour(routine):
     x = data() * 5
     calm = trials("cae", "softplus", "none", seeds=(0,), learning_rate=0.0005)
     wild = trials("cae", "softplus", "none", seeds=(0,), sigma2=(0.25,), learning_rate=50.0)
-    stack = trained([calm[0], *wild, *calm[1:]], x)
+    stack = trained([calm[0], *wild, *calm[1:]], x, routine=routine)
     measured = stack.measure()
     assert measured.diverged.tolist() == [False, True, False, False]
-    alone = trained(calm, x)
+    alone = trained(calm, x, routine=routine)
     assert torch.equal(stack.W[[0, 2, 3]], alone.W)
     assert torch.equal(measured.activation_fraction[[0, 2, 3]], alone.measure().activation_fraction)
 
@@ -169,8 +186,9 @@ def test_measurements_are_their_definitions():
         assert measured.weight_norm_mean[row] == pytest.approx(W.norm(dim=1).mean().item())
 
 
-def test_without_an_encoder_bias_it_stays_zero():
-    stack = trained(trials("sae", "sigmoid", encoder_bias=False), data())
+@pytest.mark.parametrize("routine", ROUTINES)
+def test_without_an_encoder_bias_it_stays_zero(routine):
+    stack = trained(trials("sae", "sigmoid", encoder_bias=False), data(), routine=routine)
     assert not stack.b.any()
 
 

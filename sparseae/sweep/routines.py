@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from sparseae.gemm import TORCH, Shape, choose, usable
+from sparseae.gemm import TORCH, Shape, choose, substitute, usable
 from sparseae.objectives import OBJECTIVES
 from sparseae.results.location import Location
 from sparseae.trial import Trial
@@ -49,8 +49,8 @@ def chosen(
         elif usable(recorded[name], shape):
             here[name] = recorded[name]
         else:
-            here[name] = TORCH
-            note(f"{FILE}: {recorded[name]} cannot be used here; torch.mm rounds differently")
+            here[name] = substitute(recorded[name], shape)
+            note(f"{FILE}: {recorded[name]} cannot be used here; {here[name]} rounds differently")
     if not here.keys() <= recorded.keys():
         file.write_bytes(json.dumps(here | recorded, indent=1).encode())
     return here
@@ -67,10 +67,13 @@ def _read(file: Location, note: Callable[[str], None]) -> dict[str, str]:
 
 
 def routine_of(choices: Choices, trial: Trial, inputs: int) -> str:
-    """The routine chosen for a trial; torch.mm where this machine cannot use it."""
+    """The routine chosen for a trial; the nearest to it where this machine cannot use it."""
     shape = shape_of(trial, inputs)
     name = choices[str(shape)]
     if usable(name, shape):
         return name
-    logging.getLogger(__name__).warning("%s cannot be used on this machine: torch.mm instead", name)
-    return TORCH
+    other = substitute(name, shape)
+    logging.getLogger(__name__).warning(
+        "%s cannot be used on this machine: %s instead", name, other
+    )
+    return other

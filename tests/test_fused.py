@@ -1,0 +1,167 @@
+"""The compiled passes: the closed forms, to the bit whatever compiled them, and done without."""
+
+import ctypes
+
+import pytest
+import torch
+
+from sparseae import fused, gemm
+from sparseae.activations import ACTIVATIONS
+from sparseae.errors import RequestError
+from sparseae.fused import GATE, Passes, passes
+from sparseae.gemm import FUSED, TORCH, VARIABLE, Shape, choose, usable
+
+SHAPE = Shape(rows=10, inputs=31, units=17)
+DTYPES = [torch.float32, torch.float64]
+KNOWN = [name for name, s in ACTIVATIONS.items() if s.slope_of_h is not None]
+
+pytestmark = pytest.mark.skipif(
+    passes(torch.float32) is None, reason="there is no C compiler, or no AVX2"
+)
+
+
+def noise(*sizes, dtype=torch.float64):
+    stream = torch.Generator().manual_seed(1)
+    return [torch.randn(size, generator=stream, dtype=torch.float64).to(dtype) for size in sizes]
+
+
+@pytest.fixture
+def forget(tmp_path, monkeypatch):
+    """Before and after: nothing is compiled, and the cache is empty."""
+    known = (fused.passes, fused._library, gemm.usable, gemm._fastest)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    for cached in known:
+        cached.cache_clear()
+    yield tmp_path / "sparseae"
+    for cached in known:
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("inputs", [1, 15, 16, 37, 64])
+@pytest.mark.parametrize("norms", [(1.0, 1.0), (0.0, 2.0), (0.0, float("inf"))])
+@pytest.mark.parametrize("leave_out", ["nothing", "products", "factors", "db"])
+def test_an_update_is_sgd_with_momentum_and_scaled_rows(dtype, inputs, norms, leave_out):
+    m = 9
+    W, V, G, b, vb, db, k = noise(*[(m, inputs)] * 3, *[m] * 4)
+    W[2], V[2], G[2] = 0, 0, 0  # a row of zeros has no direction
+    optional = {"products": G, "factors": k, "db": db}
+    optional |= dict.fromkeys(optional.keys() & {leave_out})
+    own = [t.clone().to(dtype) for t in (W, V, b, vb)]
+    passes(dtype).update(
+        *own, momentum=0.9, learning_rate=0.01, norms=norms,
+        **{key: None if t is None else t.to(dtype) for key, t in optional.items()},
+    )  # fmt: skip
+
+    V = V if optional["products"] is None else 0.9 * V + G
+    V = V if optional["factors"] is None else V + k.unsqueeze(1) * W
+    W = W - 0.01 * V
+    length = W.norm(dim=1, keepdim=True)
+    W = torch.where(length > 0, W / length * length.clamp(*norms), W)
+    if optional["db"] is not None:
+        vb = db + 0.9 * vb
+        b = b - 0.01 * vb
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {}
+    for computed, exact in zip(own, (W, V, b, vb), strict=True):
+        torch.testing.assert_close(computed, exact.to(dtype), **tolerance)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("rows", [1, 8, 11])
+@pytest.mark.parametrize("units", [2, 8, 30])
+@pytest.mark.parametrize("each", [False, True])
+def test_the_way_back_is_the_activations_own(name, rows, units, each):
+    s = ACTIVATIONS[name]()
+    a, dh, bends = noise((rows, units), (rows, units), units)
+    bend = bends if each else 0.3
+    h = s.value(a)
+    slope, out = s.slope(a, h), torch.empty(units, 2 * rows, dtype=torch.float64)
+    db, total = passes(torch.float64).backward(dh, h, s.slope_of_h, out, bend)
+    # ds'/dh s' = s''
+    da = dh * slope + bend * s.curvature(a, h) * slope
+    torch.testing.assert_close(out, torch.cat([da, h]).T)
+    torch.testing.assert_close(db, da.sum(0))
+    torch.testing.assert_close(total, slope.square().sum(0))
+
+
+def test_what_is_not_a_number_stays_visible():
+    W, V, G = noise(*[(4, 20)] * 3)
+    b, vb = noise(4, 4)
+    G[1, 3], G[2, 17] = float("nan"), float("inf")
+    passes(torch.float64).update(
+        W, V, b, vb, products=G, factors=None, db=None, momentum=0.9, learning_rate=0.1,
+        norms=(1.0, 1.0),
+    )  # fmt: skip
+    assert W.isfinite().all(1).tolist() == [True, False, False, True]
+
+
+def results(library: ctypes.CDLL, dtype: torch.dtype) -> list[torch.Tensor]:
+    m, n, rows = 43, 101, 13
+    own = noise(*[(m, n)] * 2, m, m, dtype=dtype)
+    G, k, db, dh, h, out = noise((m, n), m, m, *[(rows, m)] * 2, (m, 2 * rows), dtype=dtype)
+    found = Passes(library, dtype)
+    found.update(*own, products=G, factors=k, db=db, momentum=0.9, learning_rate=0.01,
+                 norms=(1.0, 1.0))  # fmt: skip
+    smooth = found.backward(dh, h, (0.2, 1.0, -1.0), out, k)
+    first = out.clone()
+    return [*own, *smooth, first, *found.backward(dh, h.relu(), GATE, out), out]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_bits_do_not_depend_on_the_vector_registers(forget, monkeypatch, dtype):
+    here = results(fused._library(), dtype)
+    capability = torch.backends.cpu.get_cpu_capability()
+    narrower = {"AVX512": fused._VECTORS["AVX2"], "AVX2": ()}[capability]
+    monkeypatch.setitem(fused._VECTORS, capability, narrower)
+    fused._library.cache_clear()
+    for one, other in zip(results(fused._library(), dtype), here, strict=True):
+        assert torch.equal(one, other)
+    assert len(list(forget.iterdir())) == 2  # each under a name of its own
+
+
+def test_they_are_compiled_once(forget, monkeypatch):
+    assert passes(torch.float32)
+    (made,) = forget.iterdir()
+    before = made.stat().st_mtime_ns
+    fused._library.cache_clear()
+    assert fused._library() is not None
+    assert [made] == list(forget.iterdir())
+    assert made.stat().st_mtime_ns == before
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(forget):
+    forget.write_text("not a folder")
+    assert usable(TORCH + FUSED, SHAPE)
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_torch_makes_the_step(forget, monkeypatch, caplog, compiler):
+    monkeypatch.setenv("CC", compiler)
+    assert not usable(TORCH + FUSED, SHAPE)
+    assert FUSED not in choose(SHAPE, threads=1)
+    # A compiler that fails is worth a word; one that is not there is not.
+    assert [r.levelname for r in caplog.records] == (["WARNING"] if compiler == "false" else [])
+    monkeypatch.setenv(VARIABLE, TORCH + FUSED)
+    with pytest.raises(RequestError, match=r"torch\+fused is missing or wrong"):
+        choose(SHAPE, threads=1)
+    assert gemm.substitute(TORCH + FUSED, SHAPE) == TORCH
+
+
+@pytest.mark.parametrize("method", ["update", "backward"])
+def test_a_compiler_that_computes_wrong_is_not_used(forget, monkeypatch, method):
+    right = getattr(Passes, method)
+
+    def wrong(self, *tensors, **options):
+        tensors[0].add_(1e-3)
+        return right(self, *tensors, **options)
+
+    monkeypatch.setattr(Passes, method, wrong)
+    assert passes(torch.float32) is None
+    assert passes(torch.float64) is None
+
+
+def test_they_are_chosen_where_threads_are_few(forget):
+    assert choose(SHAPE, threads=1).endswith(FUSED)
+    assert not choose(SHAPE, threads=16).endswith(FUSED)
