@@ -76,8 +76,8 @@ def floors(inputs: int, units: int, batch: int, rows: int) -> dict[str, list[Cal
         if not gemm.usable(name, gemm.Shape.of(batch, inputs, units)):
             continue
         # The gradient's operand turned over already: that is fastest.
-        t = gemm._noise(gemm.Shape(batch, inputs, units), fused=True)
-        c = gemm._noise(gemm.Shape(rows, inputs, units), fused=True)
+        t = gemm._noise(gemm.Shape(batch, inputs, units))
+        c = gemm._noise(gemm.Shape(rows, inputs, units))
         out, chunk, V = torch.empty_like(t["x"]), torch.empty_like(c["x"]), t["V"]
         calls = {
             "encode": lambda r=routine, t=t: r.encode(t["x"], t["W"], t["b"]),

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparseae.fused import GATE, Slope
+from sparseae.compiled import GATE, Slope
 from sparseae.trial import Training
 
 
@@ -30,7 +30,7 @@ class Activation:
     #: s'' is 0 wherever it exists, so that a penalty on s' has no bias gradient.
     piecewise_linear: ClassVar[bool] = False
 
-    #: s' as a function of h where the compiled passes can compute it (`sparseae.fused`).
+    #: s' as a function of h, where it is one of those that `sparseae.compiled` knows.
     slope_of_h: ClassVar[Slope | None] = None
 
     #: Tensors of a's size that `value` holds beside its result (`sparseae.footprint`).

@@ -29,7 +29,7 @@ class Constraint:
     def norms(self, max_norm: PerMember) -> tuple[float, float] | None:
         """The least and the greatest norm(W_j), where to scale the rows is all that `project` does.
 
-        It spares `project` a member that trains alone on a CPU (`sparseae.fused`).
+        It spares `project` a member that trains alone on a CPU (`sparseae.compiled`).
         """
         return None
 

@@ -6,8 +6,8 @@ a factor of up to two. They round differently, so that a sweep measures once, re
 and keeps to it.
 
 A choice is the name of a routine, or three with slashes: ``torch/onednn/torch`` encodes by
-torch.mm, decodes by oneDNN and makes the weight gradient by torch.mm. With ``+fused`` behind it,
-what is left of a step is made by the compiled passes of `sparseae.fused`.
+torch.mm, decodes by oneDNN and makes the weight gradient by torch.mm. With ``+c`` behind it a step
+is made by `sparseae.compiled`, its products included, as far as that goes.
 
 Shapes (one member): x (rows, n), W (m, n), b (m,), h (rows, m), A (m, rows), X (rows, n), V (m, n).
 """
@@ -25,21 +25,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparseae.compiled import Compiled, compiled, turned
 from sparseae.errors import RequestError, nearest
-from sparseae.fused import passes
 
-#: Forces a choice: ``torch``, ``onednn`` or three of them with slashes, and ``+fused`` or not.
+#: Forces a choice: ``torch``, ``onednn`` or three of them with slashes, and ``+c`` or not.
 VARIABLE = "SPARSEAE_GEMM"
 
 #: Another routine than torch.mm must be faster by this much. Less is not worth it: by chance the
 #: same sweep would choose another the next time, and end in other last digits.
 _GAIN = 1.1
 
-#: Behind the products' routines: with the compiled passes.
-FUSED = "+fused"
-
-#: The passes use one core; with more threads than this torch's operations are faster.
-_FUSED_THREADS = 2
+#: Behind the products' routines: with the step in C.
+IN_C = "+c"
 
 #: Seconds of measuring a shape.
 _SECONDS = 0.05
@@ -162,12 +159,12 @@ class Shape:
 
 
 def parts(choice: str) -> tuple[str, bool]:
-    """The routines of a choice's products, and whether it has the compiled passes."""
-    return choice.removesuffix(FUSED), choice.endswith(FUSED)
+    """The routines of a choice's products, and whether the step is in C as far as that goes."""
+    return choice.removesuffix(IN_C), choice.endswith(IN_C)
 
 
 def routine(choice: str) -> Routine:
-    """What computes the products by this choice, given without `FUSED`.
+    """What computes the products by this choice, given without `IN_C`.
 
     Raises:
         KeyError: if it names a routine that is unknown.
@@ -200,16 +197,14 @@ def _joined(names: Sequence[str]) -> str:
 def choose(shape: Shape, threads: int) -> str:
     """The fastest correct choice for steps of this shape in float32.
 
-    Measured once a process, in 0.1 to 0.5 s; `VARIABLE` overrides it. The compiled passes are
-    taken wherever they can be, since they are always faster on few threads.
+    Measured once a process, in 0.1 to 0.5 s; `VARIABLE` overrides it.
 
     Raises:
         RequestError: if `VARIABLE` names a routine that is unknown or not usable here.
     """
     forced = os.environ.get(VARIABLE)
     if not forced:
-        fused = threads <= _FUSED_THREADS and passes(torch.float32) is not None
-        return _fastest(shape, threads, fused) + (FUSED if fused else "")
+        return _fastest(shape, threads)
     try:
         names = _names(parts(forced)[0])
     except ValueError as error:
@@ -226,8 +221,8 @@ def choose(shape: Shape, threads: int) -> str:
 @torch.inference_mode()
 def usable(choice: str, shape: Shape) -> bool:
     """Whether a choice is known, there, and computes in full single precision (see `_ERROR`)."""
-    choice, fused = parts(choice)
-    if fused and passes(torch.float32) is None:
+    choice, in_c = parts(choice)
+    if in_c and compiled(torch.float32) is None:
         return False
     try:
         names = set(_names(choice))
@@ -237,10 +232,10 @@ def usable(choice: str, shape: Shape) -> bool:
         return False
     if names == {Torch.name}:
         return True
-    operands = _noise(shape, fused)
-    exact = _step(Torch.name, {key: tensor.double() for key, tensor in operands.items()})
+    operands = _noise(shape)
+    exact = _step(ROUTINES[TORCH], {key: tensor.double() for key, tensor in operands.items()})
     try:
-        for product, calls in _step(choice, operands).items():
+        for product, calls in _step(routine(choice), operands).items():
             for call, truth in zip(calls, exact[product], strict=True):
                 right = truth()
                 if (call().double() - right).abs().max() > _ERROR * right.abs().max():
@@ -258,8 +253,12 @@ def substitute(choice: str, shape: Shape) -> str:
 
 @lru_cache
 @torch.inference_mode()
-def _fastest(shape: Shape, threads: int, fused: bool) -> str:
-    steps = {name: _step(name, _noise(shape, fused)) for name in ROUTINES if usable(name, shape)}
+def _fastest(shape: Shape, threads: int) -> str:
+    operands = _noise(shape)
+    steps = {name: _step(ROUTINES[name], operands) for name in ROUTINES if usable(name, shape)}
+    # It has one thread.
+    if (in_c := compiled(torch.float32)) is not None and threads == 1:
+        steps[IN_C] = _step(in_c, operands)
     least = {product: dict.fromkeys(steps, math.inf) for product in PRODUCTS}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -277,7 +276,11 @@ def _fastest(shape: Shape, threads: int, fused: bool) -> str:
             rounds += 1
     finally:
         torch.set_num_threads(before)
-    return _joined([_worthwhile(least[product]) for product in PRODUCTS])
+    own = sum(seconds.pop(IN_C, math.inf) for seconds in least.values())
+    names = [_worthwhile(least[product]) for product in PRODUCTS]
+    others = sum(least[product][name] for product, name in zip(PRODUCTS, names, strict=True))
+    # Beside its products it spares torch's passes.
+    return _joined(names) + (IN_C if own < _GAIN * others else "")
 
 
 def _worthwhile(seconds: Mapping[str, float]) -> str:
@@ -285,27 +288,29 @@ def _worthwhile(seconds: Mapping[str, float]) -> str:
     return best if seconds[best] * _GAIN < seconds[Torch.name] else Torch.name
 
 
-def _noise(shape: Shape, fused: bool) -> dict[str, Tensor]:
-    """Operands of this shape, A as the compiled passes leave it in memory, or as torch does."""
+def _noise(shape: Shape) -> dict[str, Tensor]:
+    """Operands of this shape."""
     rows, inputs, units = shape.rows, shape.inputs, shape.units
     shapes = {
         "x": (rows, inputs), "W": (units, inputs), "b": (units,), "h": (rows, units),
-        "A": (2 * rows, units), "X": (2 * rows, inputs), "V": (units, inputs),
+        "A": (units, 2 * rows), "X": (2 * rows, inputs), "V": (units, inputs),
     }  # fmt: skip
     stream = torch.Generator().manual_seed(0)
-    operands = {key: torch.randn(size, generator=stream) for key, size in shapes.items()}
-    A = operands["A"].t()
-    return operands | {"A": A.contiguous() if fused else A}
+    return {key: torch.randn(size, generator=stream) for key, size in shapes.items()}
 
 
-def _step(choice: str, t: dict[str, Tensor]) -> dict[str, list[Callable[[], Tensor]]]:
+def _step(r: Routine | Compiled, t: dict[str, Tensor]) -> dict[str, list[Callable[[], Tensor]]]:
     """What a step calls, by product."""
-    r, out, V = routine(choice), torch.empty_like(t["x"]), t["V"].clone()
+    out, V, h, A = torch.empty_like(t["x"]), t["V"].clone(), t["h"], t["A"]
+    if isinstance(r, Compiled):
+        h = turned(h, *h.shape).copy_(h)
+    else:  # as the objectives leave it
+        A = A.t().contiguous().t()
     return {
         "encode": [
             lambda: r.encode(t["x"], t["W"], t["b"]),
             lambda: r.encode(t["x"], t["W"], None),
         ],
-        "decode": [lambda: r.residual(t["h"], t["W"], t["x"], 2.0, out)],
-        "gradient": [lambda: r.gradient(t["A"], t["X"], V, 0.5)],
+        "decode": [lambda: r.residual(h, t["W"], t["x"], 2.0, out)],
+        "gradient": [lambda: r.gradient(A, t["X"], V, 0.5)],
     }

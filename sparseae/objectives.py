@@ -28,8 +28,8 @@ from torch import Tensor
 
 from sparseae.activations import Activation
 from sparseae.coefficients import PerMember
+from sparseae.compiled import Compiled, turned
 from sparseae.constraints import row_norms
-from sparseae.fused import Passes
 from sparseae.gemm import TORCH, routine
 from sparseae.randomness import generator
 from sparseae.trial import Training, Trial
@@ -56,13 +56,19 @@ class Coefficients:
 class Network:
     """The encoder and decoder of a group's members: W (G, m, n) and b (G, m).
 
-    Or of one alone, W (m, n) and b (m,), its ``products`` as chosen (`sparseae.gemm`).
+    Or of one alone, W (m, n) and b (m,), its ``products`` as chosen (`sparseae.gemm`) or in C.
     """
 
-    def __init__(self, W: Tensor, b: Tensor, products: str = TORCH) -> None:
+    def __init__(self, W: Tensor, b: Tensor, products: str | Compiled = TORCH) -> None:
         self.W, self.b = W, b
-        self.routine = routine(products)
+        self.routine = routine(products) if isinstance(products, str) else products
         self.alone = W.dim() == 2
+
+    def room(self, rows: int) -> Tensor:
+        """Room for hidden units, (G, rows, m), as the products leave them."""
+        if isinstance(self.routine, Compiled):
+            return turned(self.W, rows, self.W.shape[0])
+        return self.W.new_empty(*self.W.shape[:-2], rows, self.W.shape[-2])
 
     def encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """x W^T + b, (G, rows, m); in ``out`` where that can be."""
@@ -103,8 +109,8 @@ class Pass(Network):
         pairs: how many products A_k^T X_k the objective's gradient has.
         batch: rows of a minibatch, B.
         copies: encoder inputs a sample (`corruptions` for dae, otherwise 1).
-        products: what computes them, a choice of `sparseae.gemm`.
-        passes: compiled, for a member alone.
+        products: what computes them, a choice of `sparseae.gemm`, or C for a member alone whose
+            objective is `Objective.in_c`.
         unit_rows: every norm(W_j) is known to be 1.
         scratch: of a Pass of the same shapes whose buffers this one may overwrite.
     """
@@ -117,9 +123,8 @@ class Pass(Network):
         pairs: int,
         batch: int,
         copies: int,
-        products: str = TORCH,
+        products: str | Compiled = TORCH,
         *,
-        passes: Passes | None = None,
         unit_rows: bool = False,
         scratch: Pass | None = None,
     ) -> None:
@@ -127,19 +132,21 @@ class Pass(Network):
         *group, m, n = W.shape
         rows = batch * copies
         self.activation = activation
-        self.passes = passes if self.alone else None
         self.batch, self.rows = batch, rows
+        #: What goes through the hidden units in one pass, where that is possible.
+        self.compiled = self.routine if isinstance(self.routine, Compiled) else None
         #: Beside A and X, `a` and `dh` (G, rows, m) are room for a and for the gradient of h.
-        if scratch is None:
+        if scratch is not None:
+            self.A, self.X = scratch.A, scratch.X
+            self.a, self.dh = scratch.a, scratch.dh
+        elif self.compiled is not None:
+            self.A = W.new_zeros(m, pairs * rows).t()
+            self.X = W.new_zeros(pairs * rows, n)
+            self.a, self.dh = self.room(rows), self.room(rows)
+        else:
             self.A = W.new_zeros(*group, pairs * rows, m)
             self.X = W.new_zeros(*group, pairs * rows, n)
             self.a, self.dh = W.new_zeros(2, *group, rows, m)
-            self._turned = W.new_empty(*group, m, 2 * rows) if self.passes is not None else None
-        else:
-            self.A, self.X = scratch.A, scratch.X
-            self.a, self.dh, self._turned = scratch.a, scratch.dh, scratch._turned
-        #: A^T for the weight gradient, (G, m, pairs rows).
-        self.left = self.A.mT
         self.A_blocks = self.A.split(rows, dim=-2)
         self.X_blocks = self.X.split(rows, dim=-2)
         #: The residuals, scaled, as one row a member: (G, 1, rows n).
@@ -153,32 +160,29 @@ class Pass(Network):
     def weight_gradient(self, V: Tensor, momentum: float) -> None:
         """V = momentum V + sum_k A_k^T X_k, in one GEMM."""
         if self.alone:
-            self.routine.gradient(self.left, self.X, V, momentum)
+            self.routine.gradient(self.A.mT, self.X, V, momentum)
         else:
-            V.baddbmm_(self.left, self.X, beta=momentum)
+            V.baddbmm_(self.A.mT, self.X, beta=momentum)
+
+    def activate(self, a: Tensor, out: Tensor) -> Tensor:
+        """h = s(a), (G, rows, m), in ``out``; in a where the way back moves h to A."""
+        return self.activation.value(a, out=out if self.compiled is None else a)
 
     def through_activation(self, dh: Tensor, a: Tensor, h: Tensor, out: Tensor) -> Tensor:
-        """da = s'(a) dh into ``out``, (G, rows, m); its sum over the rows, (G, m).
-
-        For a model with A = [da; h]: the compiled pass fills `left` instead of A.
-        """
-        if (sums := self.in_one_pass(dh, h)) is not None:
-            return sums[0]
+        """da = s'(a) dh into ``out``, (G, rows, m); its sum over the rows, (G, m)."""
+        if self.compiled is not None:
+            return self.in_one_pass(dh, h)[0]
         self.activation.backward(dh, a, h, out=out)
         return out.sum(-2)
 
     def in_one_pass(
         self, dh: Tensor, h: Tensor, bend: float | Tensor = 0.0
-    ) -> tuple[Tensor, Tensor] | None:
-        """What `sparseae.fused.Passes.backward` returns, with [da; h]^T in `left`.
-
-        None where it cannot be: of several members, of an activation that it does not know.
-        """
+    ) -> tuple[Tensor, Tensor]:
+        """Fill A = [da; h], and return what `sparseae.compiled.Compiled.backward` does."""
         slope = self.activation.slope_of_h
-        if self.passes is None or self._turned is None or slope is None:
-            return None
-        self.left = self._turned
-        return self.passes.backward(dh, h, slope, self._turned, bend)
+        assert self.compiled is not None
+        assert slope is not None
+        return self.compiled.backward(dh, h, slope, self.A.mT, bend)
 
     def add_squares(self, total: Tensor) -> None:
         """Add the sum of squares of each member's dy to ``total`` (G, 1, 1)."""
@@ -235,6 +239,13 @@ class Objective:
         """Encoder inputs a sample."""
         return 1
 
+    def in_c(self, s: Activation) -> bool:
+        """Whether `gradient` knows a Pass whose products are in C.
+
+        Its hidden units are turned over; h takes the place of a, and goes to A on the way back.
+        """
+        return False
+
     def value(
         self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
     ) -> Tensor:
@@ -276,6 +287,11 @@ class Objective:
 OBJECTIVES: dict[str, type[Objective]] = {}
 
 
+def _inherits(objective: Objective, model: type[Objective], *methods: str) -> bool:
+    """Whether an objective has these methods as a model has them."""
+    return all(getattr(type(objective), name) is getattr(model, name) for name in methods)
+
+
 def squared_error(y: Tensor, x: Tensor) -> Tensor:
     """l(x, y), summed over the inputs and averaged over the batch: (G, B, n) -> (G,)."""
     return (y - x).square().sum(-1).mean(-1)
@@ -286,6 +302,12 @@ class AE(Objective):
 
     name = "ae"
     source = "eq. 1"
+
+    def in_c(self, s: Activation) -> bool:
+        # Not a model that overrides what has been made for C.
+        return s.slope_of_h is not None and _inherits(
+            self, AE, "gradient", "pre_activation_gradient"
+        )
 
     def value(
         self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
@@ -300,7 +322,7 @@ class AE(Objective):
         (da, h), (x_in, dy) = p.A_blocks, p.X_blocks
         x_in.copy_(x)
         a = p.encode(x_in, out=p.a)
-        p.activation.value(a, out=h)
+        h = p.activate(a, out=h)
         p.residual(h, x, out=dy, scale=2 / p.batch)
         dh = p.backward(dy, self.hidden_gradient(h, p, c), out=p.dh)
         return self.pre_activation_gradient(dh, a, h, p, c, out=da)
@@ -418,6 +440,13 @@ class SlopePenalty(AE):
     q: int
     p: int
 
+    def in_c(self, s: Activation) -> bool:
+        return (
+            s.slope_of_h is not None
+            and (self.q == 2 or s.piecewise_linear)
+            and _inherits(self, SlopePenalty, "gradient", "pre_activation_gradient")
+        )
+
     def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
         slopes = self._power(s.slope(a, h), s).mean(1)
         return c.lam.times(slopes * row_norms(W).pow(self.p)).sum(-1)
@@ -425,12 +454,14 @@ class SlopePenalty(AE):
     def pre_activation_gradient(
         self, dh: Tensor, a: Tensor, h: Tensor, p: Pass, c: Coefficients, out: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        s, norms = p.activation, p.row_norms()
-        sums = None
-        if p.passes is not None and (self.q == 2 or s.piecewise_linear):
+        norms = p.row_norms()
+        if p.compiled is not None:
             bend = c.lam.number * self.q / p.batch
-            sums = p.in_one_pass(dh, h, bend if norms is None else norms.pow(self.p).mul_(bend))
-        db, total = sums or self._by_steps(dh, a, h, p, c, norms, out)
+            db, total = p.in_one_pass(
+                dh, h, bend if norms is None else norms.pow(self.p).mul_(bend)
+            )
+        else:
+            db, total = self._by_steps(dh, a, h, p, c, norms, out)
         if self.p == 0:
             return db, None
         factors = c.lam.times(total).mul_(self.p / p.batch)
@@ -511,6 +542,9 @@ class DAE(Objective):
     source = "eq. 6"
     stochastic = True
 
+    def in_c(self, s: Activation) -> bool:
+        return s.slope_of_h is not None and _inherits(self, DAE, "gradient")
+
     @classmethod
     def copies(cls, training: Training) -> int:
         return training.corruptions
@@ -533,7 +567,7 @@ class DAE(Objective):
         clean = x.unsqueeze(-3).expand_as(eps).flatten(-3, -2)
         c.sigma.add_to(clean, eps.flatten(-3, -2), out=corrupted)
         a = p.encode(corrupted, out=p.a)
-        p.activation.value(a, out=h)
+        h = p.activate(a, out=h)
         p.residual(h, clean, out=dy, scale=2 / p.rows)
         return p.through_activation(p.backward(dy, out=p.dh), a, h, da), None
 

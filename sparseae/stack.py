@@ -21,8 +21,8 @@ from torch import Tensor
 from sparseae import randomness
 from sparseae.activations import ACTIVATIONS, Activation
 from sparseae.coefficients import PerMember
+from sparseae.compiled import compiled
 from sparseae.constraints import CONSTRAINTS, row_norms
-from sparseae.fused import passes
 from sparseae.gemm import TORCH, parts
 from sparseae.objectives import (
     OBJECTIVES,
@@ -147,8 +147,7 @@ class _Group:
                 stack.objective.pairs,
                 batch,
                 stack.copies,
-                stack.routine,
-                passes=stack.passes,
+                stack.products,
                 unit_rows=stack.constraint.unit_rows,
                 # Groups take their steps one after the other, in the same few megabytes of cache.
                 scratch=None if self is first else first.buffers(batch),
@@ -164,8 +163,7 @@ class Stack:
         x: the prepared data, (N, n).
         device: where to train; ``x`` is moved there.
         dtype: float32 to train, float64 for the tests.
-        routine: what computes a step (`sparseae.gemm`); of the products only a CPU's float32 has a
-            choice, and of the passes a CPU.
+        routine: what computes a step (`sparseae.gemm`): on a CPU, in float32, or in C.
         tf32: train with products in TF32 where the GPU has it; measurements are in float32 always.
 
     Raises:
@@ -187,14 +185,17 @@ class Stack:
         self.trials = tuple(trials)
         self.training = first.training
         self.device = torch.device(device)
-        on_cpu, (products, fused) = self.device.type == "cpu", parts(routine)
+        on_cpu, (products, in_c) = self.device.type == "cpu", parts(routine)
         self.routine = products if on_cpu and dtype == torch.float32 else TORCH
-        self.passes = passes(dtype) if on_cpu and fused else None
+        self.compiled = compiled(dtype) if on_cpu and in_c else None
         self.tf32 = tf32
         self.x = x.to(self.device, dtype)
         self.objective = OBJECTIVES[first.model](first.training)
         self.activation = ACTIVATIONS[first.activation]()
         self.constraint = CONSTRAINTS[first.constraint]()
+        in_c = self.compiled is not None and self.objective.in_c(self.activation)
+        #: What makes the products of a step.
+        self.products = self.compiled if self.compiled is not None and in_c else self.routine
         self.copies = self.objective.copies(first.training)
         self.seeds = sorted({trial.seed for trial in trials})
 
@@ -313,7 +314,7 @@ class Stack:
         """One step of SGD with momentum on the minibatch x (G, B, n), or (B, n)."""
         p = group.buffers(x.shape[-2])
         db, rest = self.objective.gradient(p, x, eps, group.coefficients)
-        update = self._update if p.passes is None else self._update_in_one_pass
+        update = self._update if self.compiled is None else self._update_in_one_pass
         update(group, p, db if self.training.encoder_bias else None, rest)
         p.add_squares(group.error)
 
@@ -332,17 +333,17 @@ class Stack:
     def _update_in_one_pass(
         self, group: _Group, p: Pass, db: Tensor | None, rest: Tensor | None
     ) -> None:
-        """The same by `sparseae.fused`."""
-        assert p.passes is not None
+        """The same by `sparseae.compiled`, of one member."""
+        assert self.compiled is not None
         momentum, norms = self.training.momentum, self.constraint.norms(group.max_norm)
-        products = p.routine.products(p.left, p.X, group.V, momentum)
+        products = p.routine.products(p.A.mT, p.X, group.V, momentum)
         gradient = group.V if products is None else products
         factors = rest
         if rest is not None and rest.dim() == gradient.dim():
             gradient.add_(rest)
             factors = None
         self.constraint.decay(gradient, group.W, group.weight_decay)
-        p.passes.update(
+        self.compiled.update(
             group.W, group.V, group.b, group.vb, products=products, factors=factors, db=db,
             momentum=momentum, learning_rate=group.learning_rate.number,
             norms=norms or (0.0, math.inf),
@@ -405,7 +406,7 @@ class Stack:
             none = torch.zeros_like(self.b[members], dtype=torch.float64)
             return none, none.sum(1), none.repeat(1, objective.moments_a_unit), none, none
         own = _index(members)
-        net = Network(self.W[own], self.b[own], self.routine)
+        net = Network(self.W[own], self.b[own], self.compiled or self.routine)
         *size, m, n = net.W.shape
         active = net.W.new_zeros(*size, m, dtype=torch.float64)
         squares = net.W.new_zeros(size, dtype=torch.float64)
@@ -417,8 +418,8 @@ class Stack:
         del W
         most = MEASURE_ROWS if self.program is None else BATCHED_MEASURE_ROWS
         most = min(most, self.x.shape[0])
-        residual, hidden = net.W.new_empty(*size, most, n), net.W.new_empty(*size, most, m)
-        encoded = torch.empty_like(hidden)
+        residual = net.W.new_empty(*size, most, n)
+        encoded, hidden = net.room(most), net.room(most)
         ones = residual.new_ones(*size, 1, most)
         for x in self.x.split(most):
             rows = x.shape[0]

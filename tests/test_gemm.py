@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sparseae import gemm
+from sparseae.compiled import compiled
 from sparseae.errors import RequestError
-from sparseae.fused import passes
-from sparseae.gemm import FUSED, ROUTINES, TORCH, Shape, choose, usable
+from sparseae.gemm import IN_C, ROUTINES, TORCH, Shape, choose, usable
 from sparseae.stack import Stack
 from sparseae.trial import Training, Trial
 
@@ -16,8 +16,8 @@ ONEDNN, MIXED = "onednn", "torch/onednn/torch"
 with_onednn = pytest.mark.skipif(
     not usable(ONEDNN, SHAPE), reason="this build of torch has no oneDNN"
 )
-with_passes = pytest.mark.skipif(
-    passes(torch.float32) is None, reason="there is no C compiler, or no AVX2"
+with_c = pytest.mark.skipif(
+    compiled(torch.float32) is None, reason="there is no C compiler, or no AVX2"
 )
 
 
@@ -36,7 +36,7 @@ def forget():
 def test_a_routine_computes_its_products(name):
     if not usable(name, SHAPE):
         pytest.skip(f"{name} is not usable here")
-    t, routine = gemm._noise(SHAPE, False), ROUTINES[name]
+    t, routine = gemm._noise(SHAPE), ROUTINES[name]
     x, W, b, h = t["x"], t["W"], t["b"], t["h"]
     torch.testing.assert_close(routine.encode(x, W, b), x @ W.T + b)
     torch.testing.assert_close(routine.encode(x, W, None), x @ W.T)
@@ -107,7 +107,7 @@ def test_a_gain_by_chance_is_none():
 @with_onednn
 @torch.inference_mode()
 def test_a_mixed_choice_takes_each_product_from_its_routine(monkeypatch):
-    t = gemm._noise(SHAPE, False)
+    t = gemm._noise(SHAPE)
     mixed, parts = gemm.routine(MIXED), (ROUTINES[TORCH], ROUTINES[ONEDNN])
     x, W, h = t["x"], t["W"], t["h"]
     encoded, decoded = mixed.encode(x, W, t["b"]), mixed.decode(h, W, torch.empty_like(x))
@@ -144,8 +144,8 @@ def training_of(routine: str, units: int, inputs: int, samples: int):
     [
         TORCH,
         *(pytest.param(r, marks=with_onednn) for r in (ONEDNN, MIXED)),
-        pytest.param(TORCH + FUSED, marks=with_passes),
-        pytest.param(ONEDNN + FUSED, marks=[with_onednn, with_passes]),
+        pytest.param(TORCH + IN_C, marks=with_c),
+        pytest.param(ONEDNN + IN_C, marks=[with_onednn, with_c]),
     ],
 )
 # The last minibatch has 1, 2, 9 and 10 samples; sizes of which no multiple fills cache lines.
@@ -172,8 +172,8 @@ def test_a_member_is_the_trial_alone(routine, threads, samples, units, inputs):
 
 
 @with_onednn
-@with_passes
-@pytest.mark.parametrize("routine", [ONEDNN, TORCH + FUSED, ONEDNN + FUSED, MIXED + FUSED])
+@with_c
+@pytest.mark.parametrize("routine", [ONEDNN, TORCH + IN_C, ONEDNN + IN_C, MIXED + IN_C])
 def test_routines_train_the_same_to_rounding(routine):
     trials, by_torch = training_of(TORCH, 33, 20, 41)
     _, other = training_of(routine, 33, 20, 41)

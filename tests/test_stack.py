@@ -9,9 +9,9 @@ import torch
 from sparseae import stack as stack_module
 from sparseae.activations import ACTIVATIONS
 from sparseae.coefficients import PerMember
+from sparseae.compiled import compiled
 from sparseae.constraints import CONSTRAINTS
-from sparseae.fused import passes
-from sparseae.gemm import FUSED, TORCH
+from sparseae.gemm import IN_C, TORCH
 from sparseae.objectives import OBJECTIVES, Coefficients
 from sparseae.stack import Stack
 from sparseae.trial import Training, Trial
@@ -59,12 +59,14 @@ KINDS = [
 ]
 
 
-#: What makes a step: torch's operations alone, or with the compiled passes.
+#: What makes a step: torch's operations, or C as far as that goes.
 ROUTINES = [
     TORCH,
     pytest.param(
-        TORCH + FUSED,
-        marks=pytest.mark.skipif(passes(torch.float32) is None, reason="no C compiler, or no AVX2"),
+        TORCH + IN_C,
+        marks=pytest.mark.skipif(
+            compiled(torch.float32) is None, reason="no C compiler, or no AVX2"
+        ),
     ),
 ]
 
@@ -141,6 +143,17 @@ def test_same_seed_shares_weights_order_and_noise():
     for (x1, eps1), (x2, eps2) in zip(one._minibatches(1), other._minibatches(1), strict=True):
         assert torch.equal(x1[:, 0], x2[:, 1])
         assert torch.equal(eps1[:, 0], eps2[:, 1])
+
+
+def test_a_model_that_overrides_a_gradient_is_not_trained_in_c():
+    class Halved(OBJECTIVES["cae"]):
+        def pre_activation_gradient(self, dh, a, h, p, c, out):
+            db, factors = super().pre_activation_gradient(dh, a, h, p, c, out)
+            return db, factors / 2
+
+    sigmoid = ACTIVATIONS["sigmoid"]()
+    assert OBJECTIVES["cae"]().in_c(sigmoid)
+    assert not Halved().in_c(sigmoid)
 
 
 def test_an_epoch_visits_every_sample_once():

@@ -1,22 +1,23 @@
-"""The compiled passes: the closed forms, to the bit whatever compiled them, and done without."""
+"""The step in C: the closed forms, to the bit whatever compiled them, and done without."""
 
 import ctypes
 
 import pytest
 import torch
 
-from sparseae import fused, gemm
+from sparseae import compiled as module
+from sparseae import gemm
 from sparseae.activations import ACTIVATIONS
+from sparseae.compiled import GATE, Compiled, compiled, turned
 from sparseae.errors import RequestError
-from sparseae.fused import GATE, Passes, passes
-from sparseae.gemm import FUSED, TORCH, VARIABLE, Shape, choose, usable
+from sparseae.gemm import IN_C, TORCH, VARIABLE, Shape, choose, usable
 
 SHAPE = Shape(rows=10, inputs=31, units=17)
 DTYPES = [torch.float32, torch.float64]
 KNOWN = [name for name, s in ACTIVATIONS.items() if s.slope_of_h is not None]
 
 pytestmark = pytest.mark.skipif(
-    passes(torch.float32) is None, reason="there is no C compiler, or no AVX2"
+    compiled(torch.float32) is None, reason="there is no C compiler, or no AVX2"
 )
 
 
@@ -28,7 +29,7 @@ def noise(*sizes, dtype=torch.float64):
 @pytest.fixture
 def forget(tmp_path, monkeypatch):
     """Before and after: nothing is compiled, and the cache is empty."""
-    known = (fused.passes, fused._library, gemm.usable, gemm._fastest)
+    known = (module.compiled, module._library, gemm.usable, gemm._fastest)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.delenv(VARIABLE, raising=False)
@@ -50,7 +51,7 @@ def test_an_update_is_sgd_with_momentum_and_scaled_rows(dtype, inputs, norms, le
     optional = {"products": G, "factors": k, "db": db}
     optional |= dict.fromkeys(optional.keys() & {leave_out})
     own = [t.clone().to(dtype) for t in (W, V, b, vb)]
-    passes(dtype).update(
+    compiled(dtype).update(
         *own, momentum=0.9, learning_rate=0.01, norms=norms,
         **{key: None if t is None else t.to(dtype) for key, t in optional.items()},
     )  # fmt: skip
@@ -76,9 +77,9 @@ def test_the_way_back_is_the_activations_own(name, rows, units, each):
     s = ACTIVATIONS[name]()
     a, dh, bends = noise((rows, units), (rows, units), units)
     bend = bends if each else 0.3
-    h = s.value(a)
+    h, dh = turned(a, rows, units).copy_(s.value(a)), turned(a, rows, units).copy_(dh)
     slope, out = s.slope(a, h), torch.empty(units, 2 * rows, dtype=torch.float64)
-    db, total = passes(torch.float64).backward(dh, h, s.slope_of_h, out, bend)
+    db, total = compiled(torch.float64).backward(dh, h, s.slope_of_h, out, bend)
     # ds'/dh s' = s''
     da = dh * slope + bend * s.curvature(a, h) * slope
     torch.testing.assert_close(out, torch.cat([da, h]).T)
@@ -90,7 +91,7 @@ def test_what_is_not_a_number_stays_visible():
     W, V, G = noise(*[(4, 20)] * 3)
     b, vb = noise(4, 4)
     G[1, 3], G[2, 17] = float("nan"), float("inf")
-    passes(torch.float64).update(
+    compiled(torch.float64).update(
         W, V, b, vb, products=G, factors=None, db=None, momentum=0.9, learning_rate=0.1,
         norms=(1.0, 1.0),
     )  # fmt: skip
@@ -100,68 +101,102 @@ def test_what_is_not_a_number_stays_visible():
 def results(library: ctypes.CDLL, dtype: torch.dtype) -> list[torch.Tensor]:
     m, n, rows = 43, 101, 13
     own = noise(*[(m, n)] * 2, m, m, dtype=dtype)
-    G, k, db, dh, h, out = noise((m, n), m, m, *[(rows, m)] * 2, (m, 2 * rows), dtype=dtype)
-    found = Passes(library, dtype)
-    found.update(*own, products=G, factors=k, db=db, momentum=0.9, learning_rate=0.01,
-                 norms=(1.0, 1.0))  # fmt: skip
-    smooth = found.backward(dh, h, (0.2, 1.0, -1.0), out, k)
-    first = out.clone()
-    return [*own, *smooth, first, *found.backward(dh, h.relu(), GATE, out), out]
+    x, X, A, dh, k, r = noise((rows, n), (2 * rows, n), (m, 2 * rows), (m, rows), m, (rows, n),
+                              dtype=dtype)  # fmt: skip
+    W, V, b, _ = own
+    found = Compiled(library, dtype)
+    h = found.encode(x, W, b)
+    found.residual(h, W, x, 0.3, r)
+    found.gradient(A, X, V, 0.9)
+    smooth = found.backward(dh.t(), h, (0.2, 1.0, -1.0), A, k)
+    first = A.clone()
+    gated = found.backward(dh.t(), h.relu(), GATE, A)
+    found.update(*own, products=X.new_ones(m, n), factors=k, db=k, momentum=0.9,
+                 learning_rate=0.01, norms=(1.0, 1.0))  # fmt: skip
+    return [*own, h.clone(), r, *smooth, first, *gated, A]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_bits_do_not_depend_on_the_vector_registers(forget, monkeypatch, dtype):
-    here = results(fused._library(), dtype)
+    here = results(module._library(dtype), dtype)
     capability = torch.backends.cpu.get_cpu_capability()
-    narrower = {"AVX512": fused._VECTORS["AVX2"], "AVX2": ()}[capability]
-    monkeypatch.setitem(fused._VECTORS, capability, narrower)
-    fused._library.cache_clear()
-    for one, other in zip(results(fused._library(), dtype), here, strict=True):
+    other = {"AVX512": "AVX2", "AVX2": None}[capability]
+    # Narrower registers, or on an older machine two operations at a time.
+    flags = module._VECTORS[other] if other else ("-mavx",)
+    monkeypatch.setitem(module._VECTORS, capability, flags)
+    module._library.cache_clear()
+    for one, other in zip(results(module._library(dtype), dtype), here, strict=True):
         assert torch.equal(one, other)
     assert len(list(forget.iterdir())) == 2  # each under a name of its own
 
 
 def test_they_are_compiled_once(forget, monkeypatch):
-    assert passes(torch.float32)
+    assert compiled(torch.float32)
     (made,) = forget.iterdir()
     before = made.stat().st_mtime_ns
-    fused._library.cache_clear()
-    assert fused._library() is not None
+    module._library.cache_clear()
+    assert module._library(torch.float32) is not None
     assert [made] == list(forget.iterdir())
     assert made.stat().st_mtime_ns == before
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(forget):
     forget.write_text("not a folder")
-    assert usable(TORCH + FUSED, SHAPE)
+    assert usable(TORCH + IN_C, SHAPE)
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_without_a_compiler_torch_makes_the_step(forget, monkeypatch, caplog, compiler):
     monkeypatch.setenv("CC", compiler)
-    assert not usable(TORCH + FUSED, SHAPE)
-    assert FUSED not in choose(SHAPE, threads=1)
+    assert not usable(TORCH + IN_C, SHAPE)
+    assert IN_C not in choose(SHAPE, threads=1)
     # A compiler that fails is worth a word; one that is not there is not.
     assert [r.levelname for r in caplog.records] == (["WARNING"] if compiler == "false" else [])
-    monkeypatch.setenv(VARIABLE, TORCH + FUSED)
-    with pytest.raises(RequestError, match=r"torch\+fused is missing or wrong"):
+    monkeypatch.setenv(VARIABLE, TORCH + IN_C)
+    with pytest.raises(RequestError, match=r"torch\+c is missing or wrong"):
         choose(SHAPE, threads=1)
-    assert gemm.substitute(TORCH + FUSED, SHAPE) == TORCH
+    assert gemm.substitute(TORCH + IN_C, SHAPE) == TORCH
 
 
-@pytest.mark.parametrize("method", ["update", "backward"])
+@pytest.mark.parametrize("method", ["encode", "residual", "gradient", "backward", "update"])
 def test_a_compiler_that_computes_wrong_is_not_used(forget, monkeypatch, method):
-    right = getattr(Passes, method)
+    right = getattr(Compiled, method)
 
     def wrong(self, *tensors, **options):
-        tensors[0].add_(1e-3)
+        tensors[0].mul_(1.01)
         return right(self, *tensors, **options)
 
-    monkeypatch.setattr(Passes, method, wrong)
-    assert passes(torch.float32) is None
-    assert passes(torch.float64) is None
+    monkeypatch.setattr(Compiled, method, wrong)
+    assert compiled(torch.float32) is None
+    assert compiled(torch.float64) is None
 
 
-def test_they_are_chosen_where_threads_are_few(forget):
-    assert choose(SHAPE, threads=1).endswith(FUSED)
-    assert not choose(SHAPE, threads=16).endswith(FUSED)
+def test_it_is_chosen_for_one_thread(forget):
+    assert choose(Shape(50, 64, 256), threads=1).endswith(IN_C)
+    assert not choose(Shape(50, 64, 256), threads=2).endswith(IN_C)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 6, 16, 50, 71])
+@pytest.mark.parametrize("units", [1, 7, 24])
+@pytest.mark.parametrize("inputs", [1, 15, 16, 64, 83, 112])
+def test_products(dtype, rows, units, inputs):
+    x, W, b, V, A, X = noise(
+        (rows, inputs), (units, inputs), units, (units, inputs), (units, 2 * rows),
+        (2 * rows, inputs), dtype=dtype,
+    )  # fmt: skip
+    c = compiled(dtype)
+    # Room that is longer than a minibatch, as the measurement's last chunk has it.
+    wide = turned(W, rows + 3, units)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
+
+    def close(one, other):
+        torch.testing.assert_close(one, other, **tolerance)
+
+    h = c.encode(x, W, b)
+    close(h, x @ W.T + b)
+    close(c.encode(x, W, None, wide[:rows]), x @ W.T)
+    for own in (h, wide[:rows], (x @ W.T).contiguous()):
+        close(c.decode(own, W, torch.empty_like(x)), own @ W)
+        close(c.residual(own, W, x, 0.3, torch.empty_like(x)), 0.3 * (own @ W - x))
+    close(c.gradient(A, X, V.clone(), 0.9), 0.9 * V + A @ X)
