@@ -30,6 +30,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, PEERS, Peer
 from sparseae import gemm
+from sparseae.compiled import compiled, turned
 from sparseae.stack import MEASURE_ROWS, Stack
 from sparseae.trial import Training, Trial
 
@@ -72,12 +73,17 @@ def check(peer: type[Peer], members: Sequence[Trial], x: Tensor) -> None:
 def floors(inputs: int, units: int, batch: int, rows: int) -> dict[str, list[Callable]]:
     """By product the calls of each routine: a training step's and a measured chunk's GEMMs."""
     products: dict[str, list[Callable]] = {}
-    for name, routine in gemm.ROUTINES.items():
-        if not gemm.usable(name, gemm.Shape.of(batch, inputs, units)):
-            continue
+    shape = gemm.Shape.of(batch, inputs, units)
+    routines = [routine for name, routine in gemm.ROUTINES.items() if gemm.usable(name, shape)]
+    if (in_c := compiled(torch.float32)) is not None:
+        routines.append(in_c)
+    for routine in routines:
         # The gradient's operand turned over already: that is fastest.
         t = gemm._noise(gemm.Shape(batch, inputs, units))
         c = gemm._noise(gemm.Shape(rows, inputs, units))
+        for operands in (t, c) if routine is in_c else ():
+            h = operands["h"]
+            operands["h"] = turned(h, *h.shape).copy_(h)
         out, chunk, V = torch.empty_like(t["x"]), torch.empty_like(c["x"]), t["V"]
         calls = {
             "encode": lambda r=routine, t=t: r.encode(t["x"], t["W"], t["b"]),
