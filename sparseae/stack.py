@@ -187,15 +187,18 @@ class Stack:
         self.device = torch.device(device)
         on_cpu, (products, in_c) = self.device.type == "cpu", parts(routine)
         self.routine = products if on_cpu and dtype == torch.float32 else TORCH
-        self.compiled = compiled(dtype) if on_cpu and in_c else None
+        self._together = together = _members_together(self.device, len(trials))
+        #: The step in C, for members that step one after the other.
+        self.compiled = compiled(dtype) if on_cpu and in_c and together == 1 else None
         self.tf32 = tf32
         self.x = x.to(self.device, dtype)
         self.objective = OBJECTIVES[first.model](first.training)
         self.activation = ACTIVATIONS[first.activation]()
         self.constraint = CONSTRAINTS[first.constraint]()
-        in_c = self.compiled is not None and self.objective.in_c(self.activation)
         #: What makes the products of a step.
-        self.products = self.compiled if self.compiled is not None and in_c else self.routine
+        self.products = self.routine
+        if self.compiled is not None and self.objective.in_c(self.activation):
+            self.products = self.compiled
         self.copies = self.objective.copies(first.training)
         self.seeds = sorted({trial.seed for trial in trials})
 
@@ -210,7 +213,6 @@ class Stack:
         self.error = self.W.new_zeros(size, 1, 1)
         self.diverged = torch.zeros(size, dtype=torch.bool)
 
-        self._together = together = _members_together(self.device, size)
         self._groups = [
             _Group(self, slice(start, start + together)) for start in range(0, size, together)
         ]

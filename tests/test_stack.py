@@ -90,7 +90,7 @@ def test_one_batched_step_is_the_members_steps(model, activation, constraint, ro
     members, x = trials(model, activation, constraint), data()
     apart = trained(members, x, dtype=torch.float64, routine=routine)
     monkeypatch.setattr(stack_module, "_members_together", lambda device, size: size)
-    batched = trained(members, x, dtype=torch.float64)
+    batched = trained(members, x, dtype=torch.float64, routine=routine)
     torch.testing.assert_close(batched.W, apart.W, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(batched.b, apart.b, rtol=1e-9, atol=1e-11)
     one, other = batched.measure(), apart.measure()
