@@ -69,7 +69,7 @@ class Store:
             _keep(file, table, pa.array(new, pa.bool_()))
         for file, table in self._parts("units"):
             _keep(file, table, _not_of(self._with_units))
-            self._with_units.update(table["trial_id"].unique().to_pylist())
+            self._with_units.update(_trial_ids(table))
 
     def _parts(self, kind: str) -> Iterator[tuple[Location, pa.Table]]:
         """The parts that can be read, whole: a part that a reader would stumble on is put aside."""
@@ -106,7 +106,9 @@ class Store:
         """Take rows of ``epochs/`` and, at a trial's last epoch, of ``units/``."""
         self._rows += [row for row in rows if self._is_new((row["trial_id"], row["epoch"]))]
         if units is not None:
-            self._unit_tables.append(units)
+            # A worker that is lost at its last epoch reports it once more.
+            arrived = _not_of(_trial_ids(units))
+            self._unit_tables = [table.filter(arrived) for table in self._unit_tables] + [units]
         now = time.monotonic()
         if now - self._flushed > max(_FLUSH_SECONDS, _FLUSH_SHARE * (now - self._started)):
             self.flush()
@@ -121,7 +123,7 @@ class Store:
         self._check()
         if self._unit_tables:
             table = pa.concat_tables(self._unit_tables).cast(self._schemas["units"])
-            arrived = table["trial_id"].unique().to_pylist()
+            arrived = _trial_ids(table)
             if not self._with_units.isdisjoint(arrived):
                 self._forget_units(arrived)
             self._write("units", table)
@@ -149,6 +151,10 @@ def _holds(table: pa.Table, field: pa.Field) -> bool:
         and table.schema.field(field.name).type == field.type
         and table[field.name].null_count == 0
     )
+
+
+def _trial_ids(table: pa.Table) -> list[str]:
+    return table["trial_id"].unique().to_pylist()
 
 
 def _not_of(trial_ids: Iterable[str]) -> pc.Expression:

@@ -53,6 +53,19 @@ def test_a_replayed_epoch_leaves_one_row(tmp_path):
     assert sorted(sparseae.load(tmp_path)["epoch"]) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("written", [False, True])
+def test_a_replayed_last_epoch_leaves_its_units_once(tmp_path, written):
+    store = opened(tmp_path)
+    store.add(rows(0, 1), units(0.1))
+    if written:
+        store.flush()
+    store.add(rows(1), units(0.2))
+    store.flush()
+    found = sparseae.load_units(tmp_path)
+    assert found["unit"].tolist() == [0, 1]
+    assert found["bias"].tolist() == [0.2, 0.2]
+
+
 @pytest.mark.parametrize("when", range(4))
 def test_killed_at_any_write_nothing_looks_complete_that_is_not(tmp_path, monkeypatch, when):
     """A trial goes on to more epochs: its old units go, the new ones and the last rows come."""
