@@ -26,18 +26,29 @@ def noise(*sizes, dtype=torch.float64):
     return [torch.randn(size, generator=stream, dtype=torch.float64).to(dtype) for size in sizes]
 
 
+def clear(*known):
+    for cached in known:
+        cached.cache_clear()
+
+
 @pytest.fixture
-def forget(tmp_path, monkeypatch):
-    """Before and after: nothing is compiled, and the cache is empty."""
-    known = (module.compiled, module._library, gemm.usable, gemm._fastest)
+def forget(monkeypatch):
+    """Before and after: nothing is known of what is compiled and of what is fast."""
+    known = (module.compiled, gemm.usable, gemm._fastest)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    clear(*known)
+    yield
+    clear(*known)
+
+
+@pytest.fixture
+def cache(forget, tmp_path, monkeypatch):
+    """The folder of what is compiled, which is not there yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.delenv(VARIABLE, raising=False)
-    for cached in known:
-        cached.cache_clear()
+    clear(module._library)
     yield tmp_path / "sparseae"
-    for cached in known:
-        cached.cache_clear()
+    clear(module._library)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -117,7 +128,7 @@ def results(library: ctypes.CDLL, dtype: torch.dtype) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_bits_do_not_depend_on_the_vector_registers(forget, monkeypatch, dtype):
+def test_the_bits_do_not_depend_on_the_vector_registers(cache, monkeypatch, dtype):
     here = results(module._library(dtype), dtype)
     capability = torch.backends.cpu.get_cpu_capability()
     other = {"AVX512": "AVX2", "AVX2": None}[capability]
@@ -127,26 +138,26 @@ def test_the_bits_do_not_depend_on_the_vector_registers(forget, monkeypatch, dty
     module._library.cache_clear()
     for one, other in zip(results(module._library(dtype), dtype), here, strict=True):
         assert torch.equal(one, other)
-    assert len(list(forget.iterdir())) == 2  # each under a name of its own
+    assert len(list(cache.iterdir())) == 2  # each under a name of its own
 
 
-def test_they_are_compiled_once(forget, monkeypatch):
+def test_it_is_compiled_once(cache):
     assert compiled(torch.float32)
-    (made,) = forget.iterdir()
+    (made,) = cache.iterdir()
     before = made.stat().st_mtime_ns
     module._library.cache_clear()
     assert module._library(torch.float32) is not None
-    assert [made] == list(forget.iterdir())
+    assert [made] == list(cache.iterdir())
     assert made.stat().st_mtime_ns == before
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(forget):
-    forget.write_text("not a folder")
+def test_a_cache_that_cannot_be_written_is_done_without(cache):
+    cache.write_text("not a folder")
     assert usable(TORCH + IN_C, SHAPE)
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
-def test_without_a_compiler_torch_makes_the_step(forget, monkeypatch, caplog, compiler):
+def test_without_a_compiler_torch_makes_the_step(cache, monkeypatch, caplog, compiler):
     monkeypatch.setenv("CC", compiler)
     assert not usable(TORCH + IN_C, SHAPE)
     assert IN_C not in choose(SHAPE, threads=1)
@@ -171,9 +182,18 @@ def test_a_compiler_that_computes_wrong_is_not_used(forget, monkeypatch, method)
     assert compiled(torch.float64) is None
 
 
-def test_it_is_chosen_for_one_thread(forget):
+def test_it_is_chosen_where_it_is_fast(forget, monkeypatch):
     assert choose(Shape(50, 64, 256), threads=1).endswith(IN_C)
-    assert not choose(Shape(50, 64, 256), threads=2).endswith(IN_C)
+    right = Compiled.gradient
+
+    def slow(self, A, X, V, momentum):
+        for _ in range(50):
+            right(self, A, X, V.clone(), momentum)
+        return right(self, A, X, V, momentum)
+
+    monkeypatch.setattr(Compiled, "gradient", slow)
+    gemm._fastest.cache_clear()
+    assert not choose(Shape(50, 64, 256), threads=1).endswith(IN_C)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
