@@ -55,6 +55,8 @@ class Store:
         }
         self._rows: list[Mapping[str, Any]] = []
         self._unit_tables: list[pa.Table] = []
+        #: The trials of these tables.
+        self._waiting: set[str] = set()
         #: The next part of each kind: one name until it is written, so that a write whose answer
         #: was lost is repeated and not doubled.
         self._names: dict[str, str] = {}
@@ -106,9 +108,13 @@ class Store:
         """Take rows of ``epochs/`` and, at a trial's last epoch, of ``units/``."""
         self._rows += [row for row in rows if self._is_new((row["trial_id"], row["epoch"]))]
         if units is not None:
-            # A worker that is lost at its last epoch reports it once more.
-            arrived = _not_of(_trial_ids(units))
-            self._unit_tables = [table.filter(arrived) for table in self._unit_tables] + [units]
+            arrived = _trial_ids(units)
+            if not self._waiting.isdisjoint(arrived):
+                # A worker that was lost at its last epoch reports it once more.
+                others = _not_of(arrived)
+                self._unit_tables = [table.filter(others) for table in self._unit_tables]
+            self._unit_tables.append(units)
+            self._waiting.update(arrived)
         now = time.monotonic()
         if now - self._flushed > max(_FLUSH_SECONDS, _FLUSH_SHARE * (now - self._started)):
             self.flush()
@@ -128,6 +134,7 @@ class Store:
                 self._forget_units(arrived)
             self._write("units", table)
             self._unit_tables = []
+            self._waiting.clear()
             self._with_units.update(arrived)
         if self._rows:
             self._write("epochs", pa.Table.from_pylist(self._rows, schema=self._schemas["epochs"]))
