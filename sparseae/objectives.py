@@ -444,7 +444,7 @@ class SlopePenalty(AE):
         return (
             s.slope_of_h is not None
             and (self.q == 2 or s.piecewise_linear)
-            and _inherits(self, SlopePenalty, "gradient", "pre_activation_gradient")
+            and _inherits(self, SlopePenalty, "gradient", "pre_activation_gradient", "_power")
         )
 
     def penalty(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
