@@ -55,8 +55,6 @@ class Store:
         }
         self._rows: list[Mapping[str, Any]] = []
         self._unit_tables: list[pa.Table] = []
-        #: The trials of these tables.
-        self._waiting: set[str] = set()
         #: The next part of each kind: one name until it is written, so that a write whose answer
         #: was lost is repeated and not doubled.
         self._names: dict[str, str] = {}
@@ -108,13 +106,7 @@ class Store:
         """Take rows of ``epochs/`` and, at a trial's last epoch, of ``units/``."""
         self._rows += [row for row in rows if self._is_new((row["trial_id"], row["epoch"]))]
         if units is not None:
-            arrived = _trial_ids(units)
-            if not self._waiting.isdisjoint(arrived):
-                # A worker that was lost at its last epoch reports it once more.
-                others = _not_of(arrived)
-                self._unit_tables = [table.filter(others) for table in self._unit_tables]
             self._unit_tables.append(units)
-            self._waiting.update(arrived)
         now = time.monotonic()
         if now - self._flushed > max(_FLUSH_SECONDS, _FLUSH_SHARE * (now - self._started)):
             self.flush()
@@ -128,13 +120,12 @@ class Store:
         self._flushed = time.monotonic()
         self._check()
         if self._unit_tables:
-            table = pa.concat_tables(self._unit_tables).cast(self._schemas["units"])
+            table = pa.concat_tables(_latest(self._unit_tables)).cast(self._schemas["units"])
             arrived = _trial_ids(table)
             if not self._with_units.isdisjoint(arrived):
                 self._forget_units(arrived)
             self._write("units", table)
             self._unit_tables = []
-            self._waiting.clear()
             self._with_units.update(arrived)
         if self._rows:
             self._write("epochs", pa.Table.from_pylist(self._rows, schema=self._schemas["epochs"]))
@@ -162,6 +153,17 @@ def _holds(table: pa.Table, field: pa.Field) -> bool:
 
 def _trial_ids(table: pa.Table) -> list[str]:
     return table["trial_id"].unique().to_pylist()
+
+
+def _latest(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Of each trial its last rows: a worker lost at its last epoch reports that once more."""
+    latest: list[pa.Table] = []
+    seen: set[str] = set()
+    for table in reversed(tables):
+        trial_ids = _trial_ids(table)
+        latest.append(table if seen.isdisjoint(trial_ids) else table.filter(_not_of(seen)))
+        seen.update(trial_ids)
+    return latest[::-1]
 
 
 def _not_of(trial_ids: Iterable[str]) -> pc.Expression:
