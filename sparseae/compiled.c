@@ -81,6 +81,11 @@ INLINE REAL sum_of(const REAL *lanes)
     return (sums[0] + sums[2]) + (sums[1] + sums[3]);
 }
 
+INLINE REAL sum_of_eight(eight s)
+{
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
 /* ---- Products ------------------------------------------------------------------------------ */
 
 /* C = alpha A B + beta D + bias: C, D (M, N), A (M, K), B (K, N), bias (M,) or null; of A the number
@@ -254,7 +259,7 @@ INLINE REAL step_row(
     REAL *restrict w, REAL *restrict v, const REAL *restrict g, REAL k, REAL momentum, REAL rate,
     long n)
 {
-    vector squares[LANES * sizeof(REAL) / REGISTER] = {{0}};
+    vector squares[LANES / WIDTH] = {{0}};
     long i = 0;
     for (; i + LANES <= n; i += LANES)
         for (int part = 0; part < LANES / WIDTH; part++) {
@@ -352,8 +357,7 @@ void backward(
             out[row] = di;
             out[rows + row] = hi;
         }
-        db[j] = ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
-        total[j] = ((square[0] + square[4]) + (square[2] + square[6]))
-            + ((square[1] + square[5]) + (square[3] + square[7]));
+        db[j] = sum_of_eight(sum);
+        total[j] = sum_of_eight(square);
     }
 }

@@ -251,6 +251,7 @@ def _compiler() -> list[str] | None:
 
 
 def _cache() -> Path:
+    """Where pooch puts the data sets, said without pooch: the numerics need torch alone."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparseae"
 
 

@@ -163,7 +163,8 @@ class Stack:
         x: the prepared data, (N, n).
         device: where to train; ``x`` is moved there.
         dtype: float32 to train, float64 for the tests.
-        routine: what computes a step (`sparseae.gemm`): on a CPU, in float32, or in C.
+        routine: a choice of `sparseae.gemm`, for a CPU: of the products in float32, of a step in C
+            in both types.
         tf32: train with products in TF32 where the GPU has it; measurements are in float32 always.
 
     Raises:

@@ -11,14 +11,13 @@ from sparseae.activations import ACTIVATIONS
 from sparseae.compiled import GATE, Compiled, compiled, turned
 from sparseae.errors import RequestError
 from sparseae.gemm import IN_C, TORCH, VARIABLE, Shape, choose, usable
+from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)
 DTYPES = [torch.float32, torch.float64]
 KNOWN = [name for name, s in ACTIVATIONS.items() if s.slope_of_h is not None]
 
-pytestmark = pytest.mark.skipif(
-    compiled(torch.float32) is None, reason="there is no C compiler, or no AVX2"
-)
+pytestmark = with_c
 
 
 def noise(*sizes, dtype=torch.float64):

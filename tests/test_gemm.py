@@ -4,20 +4,17 @@ import pytest
 import torch
 
 from sparseae import gemm
-from sparseae.compiled import compiled
 from sparseae.errors import RequestError
 from sparseae.gemm import IN_C, ROUTINES, TORCH, Shape, choose, usable
 from sparseae.stack import Stack
 from sparseae.trial import Training, Trial
+from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)
 ONEDNN, MIXED = "onednn", "torch/onednn/torch"
 
 with_onednn = pytest.mark.skipif(
     not usable(ONEDNN, SHAPE), reason="this build of torch has no oneDNN"
-)
-with_c = pytest.mark.skipif(
-    compiled(torch.float32) is None, reason="there is no C compiler, or no AVX2"
 )
 
 

@@ -9,12 +9,12 @@ import torch
 from sparseae import stack as stack_module
 from sparseae.activations import ACTIVATIONS
 from sparseae.coefficients import PerMember
-from sparseae.compiled import compiled
 from sparseae.constraints import CONSTRAINTS
 from sparseae.gemm import IN_C, TORCH
 from sparseae.objectives import OBJECTIVES, Coefficients
 from sparseae.stack import Stack
 from sparseae.trial import Training, Trial
+from tests.marks import with_c
 
 TRAINING = Training(
     hidden_units=8,
@@ -60,15 +60,7 @@ KINDS = [
 
 
 #: What makes a step: torch's operations, or C as far as that goes.
-ROUTINES = [
-    TORCH,
-    pytest.param(
-        TORCH + IN_C,
-        marks=pytest.mark.skipif(
-            compiled(torch.float32) is None, reason="no C compiler, or no AVX2"
-        ),
-    ),
-]
+ROUTINES = [TORCH, pytest.param(TORCH + IN_C, marks=with_c)]
 
 
 @pytest.mark.parametrize("routine", ROUTINES)
