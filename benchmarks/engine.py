@@ -35,6 +35,7 @@ from sparseae.stack import MEASURE_ROWS, Stack
 from sparseae.trial import Training, Trial
 
 WORKER_START = 15.0  # seconds that a worker has to import its libraries and warm up
+MODELS, ACTIVATIONS = ("cae", "dae", "sae"), ("relu", "sigmoid")  # that the peers have too
 SIGMA2 = (0.25, 0.0, 0.01, 0.09, 0.49, 1.0)  # the first is the one trained alone
 
 
@@ -236,8 +237,8 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, nargs="+", default=[784, 192, 64])
-    parser.add_argument("--models", nargs="+", default=["cae", "dae", "sae"])
-    parser.add_argument("--activations", nargs="+", default=["relu", "sigmoid"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--activations", nargs="+", choices=ACTIVATIONS, default=ACTIVATIONS)
     parser.add_argument("--units", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--steps", type=int, default=30, help="steps of an epoch")

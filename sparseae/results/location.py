@@ -81,6 +81,9 @@ class Location:
     def exists(self) -> bool:
         return self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound
 
+    def is_file(self) -> bool:
+        return self.filesystem.get_file_info(self.path).type == fs.FileType.File
+
     def files(self, suffix: str = "", *, recursive: bool = False) -> list[Location]:
         """The files below, by name, without those that readers skip ('.' or '_' first)."""
         selector = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)

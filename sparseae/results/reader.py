@@ -49,7 +49,13 @@ def load_units(place: str | Path) -> pd.DataFrame:
 
 
 def sweeps_in(location: Location) -> list[Location]:
-    """The sweep of a folder, or the sweeps in it where it has no epochs of its own."""
+    """The sweep of a folder, or the sweeps in it where it has no epochs of its own.
+
+    Raises:
+        RequestError: if it is a file.
+    """
+    if location.is_file():
+        raise RequestError(f"{location}: is a file, not the folder of a sweep")
     if (location / "epochs").exists():
         return [location]
     return [below for below in location.folders() if (below / "epochs").exists()] or [location]

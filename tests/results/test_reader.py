@@ -99,6 +99,9 @@ def refused(*arguments, call=sparseae.load) -> str:
 
 def test_what_cannot_be_read_is_named_in_one_line(tmp_path):
     assert "nowhere" in refused(tmp_path / "nowhere")
+    (tmp_path / "sweep.yaml").write_text("name: s")
+    for call in (sparseae.load, sparseae.load_units):
+        assert "sweep.yaml: is a file" in refused(tmp_path / "sweep.yaml", call=call)
     (tmp_path / "empty").mkdir()
     assert "epochs" in refused(tmp_path / "empty")
     (tmp_path / "hollow" / "epochs").mkdir(parents=True)
