@@ -257,8 +257,8 @@ class Stack:
                 self._train_apart(epoch)
         # The extremes, because isfinite() of all makes a second matrix. NaN is an extreme too.
         extremes = [
-            extreme(t.flatten(1), dim=1)
-            for t in (self.W, self.b, self.error)
+            extreme(t, dim=1)
+            for t in (self.parameters, self.error.flatten(1))  # W and b lie in one row a member
             for extreme in (torch.amax, torch.amin)
         ]
         self.diverged |= ~torch.stack(extremes).isfinite().all(0).cpu()

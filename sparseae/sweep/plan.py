@@ -162,7 +162,7 @@ def _last_finish(pieces: Sequence[float], workers: int) -> float:
 def memory(plan: StackPlan) -> int:
     """Bytes that a Tune trial of this stack needs at its peak, beside the libraries.
 
-    Parameters and momentum, three times over while a checkpoint is serialized; the buffers of a
+    Parameters and momentum, four times over while a checkpoint is serialized; the buffers of a
     step; a minibatch's noise; a chunk of the measurement; the data.
     """
     t = plan.trials[0].training
@@ -174,7 +174,7 @@ def memory(plan: StackPlan) -> int:
     buffers = rows * (objective.pairs * (m + n) + 3 * m)
     minibatches = max(len({trial.seed for trial in plan.trials}) * rows * n * _FLOAT32, NOISE_BYTES)
     chunk = min(MEASURE_ROWS, samples) * (3 * m + n)
-    floats = members * (3 * parameters + buffers) + chunk + samples * n
+    floats = members * (4 * parameters + buffers) + chunk + samples * n
     return _FLOAT32 * floats + 2 * minibatches
 
 
