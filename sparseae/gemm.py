@@ -276,9 +276,18 @@ def _fastest(shape: Shape, threads: int) -> str:
             rounds += 1
     finally:
         torch.set_num_threads(before)
-    own = sum(seconds.pop(IN_C, math.inf) for seconds in least.values())
-    names = [_worthwhile(least[product]) for product in PRODUCTS]
-    others = sum(least[product][name] for product, name in zip(PRODUCTS, names, strict=True))
+    return decided(least)
+
+
+def decided(least: Mapping[str, Mapping[str, float]]) -> str:
+    """The choice by the least seconds of each routine, and of the step in C, for each product."""
+    products = [
+        {name: taken for name, taken in least[product].items() if name != IN_C}
+        for product in PRODUCTS
+    ]
+    names = [_worthwhile(seconds) for seconds in products]
+    others = sum(seconds[name] for seconds, name in zip(products, names, strict=True))
+    own = sum(least[product].get(IN_C, math.inf) for product in PRODUCTS)
     # Beside its products it spares torch's passes.
     return _joined(names) + (IN_C if own < _GAIN * others else "")
 

@@ -10,7 +10,7 @@ from sparseae import gemm
 from sparseae.activations import ACTIVATIONS
 from sparseae.compiled import GATE, Compiled, compiled, turned
 from sparseae.errors import RequestError
-from sparseae.gemm import IN_C, TORCH, VARIABLE, Shape, choose, usable
+from sparseae.gemm import IN_C, TORCH, VARIABLE, Shape, choose, decided, usable
 from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)
@@ -181,18 +181,25 @@ def test_a_compiler_that_computes_wrong_is_not_used(forget, monkeypatch, method)
     assert compiled(torch.float64) is None
 
 
-def test_it_is_chosen_where_it_is_fast(forget, monkeypatch):
-    assert choose(Shape(50, 64, 256), threads=1).endswith(IN_C)
-    right = Compiled.gradient
+def test_it_is_chosen_by_the_seconds_that_were_measured():
+    def least(torch: float, onednn: float, c: float | None) -> dict[str, dict[str, float]]:
+        seconds = {"torch": torch, "onednn": onednn} | ({} if c is None else {IN_C: c})
+        return dict.fromkeys(gemm.PRODUCTS, seconds)
 
-    def slow(self, A, X, V, momentum):
-        for _ in range(50):
-            right(self, A, X, V.clone(), momentum)
-        return right(self, A, X, V, momentum)
+    assert decided(least(torch=2.0, onednn=2.5, c=None)) == "torch"
+    assert decided(least(torch=2.0, onednn=1.9, c=None)) == "torch"  # not worth other digits
+    assert decided(least(torch=2.0, onednn=1.0, c=3.0)) == "onednn"
+    # It spares passes beside its products, so that it may take a little longer in them.
+    assert decided(least(torch=2.0, onednn=2.5, c=1.0)) == TORCH + IN_C
+    assert decided(least(torch=2.0, onednn=2.5, c=2.1)) == TORCH + IN_C
+    assert decided(least(torch=2.0, onednn=2.5, c=2.3)) == TORCH
+    mixed = least(torch=2.0, onednn=2.5, c=None) | {"decode": {"torch": 2.0, "onednn": 1.0}}
+    assert decided(mixed) == "torch/onednn/torch"
 
-    monkeypatch.setattr(Compiled, "gradient", slow)
-    gemm._fastest.cache_clear()
-    assert not choose(Shape(50, 64, 256), threads=1).endswith(IN_C)
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_whatever_is_chosen_can_be_used(forget, threads):
+    assert usable(choose(Shape(50, 64, 256), threads), Shape(50, 64, 256))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
