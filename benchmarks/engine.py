@@ -29,10 +29,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, PEERS, Peer
-from sparseae import gemm
-from sparseae.compiled import compiled, turned
-from sparseae.stack import MEASURE_ROWS, Stack
-from sparseae.trial import Training, Trial
+from sparseae.engine import torch as gemm
+from sparseae.engine.c import compiled, turned
+from sparseae.engine.stack import MEASURE_ROWS, Stack
+from sparseae.model.trial import Training, Trial
 
 WORKER_START = 15.0  # seconds that a worker has to import its libraries and warm up
 MODELS, ACTIVATIONS = ("cae", "dae", "sae"), ("relu", "sigmoid")  # that the peers have too

@@ -29,13 +29,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.peers import LEARNING_RATE, TorchModule
 from sparseae import data
-from sparseae import stack as stack_module
-from sparseae.activations import ACTIVATIONS
+from sparseae.engine import stack as stack_module
+from sparseae.engine.footprint import footprint
+from sparseae.engine.stack import Stack
 from sparseae.errors import RequestError
-from sparseae.footprint import footprint
-from sparseae.objectives import OBJECTIVES
-from sparseae.stack import Stack
-from sparseae.trial import Training, Trial
+from sparseae.model.activations import ACTIVATIONS
+from sparseae.model.objective import OBJECTIVES
+from sparseae.model.trial import Training, Trial
 
 #: The paper's values of sigma2 (section 3); a test holds them and `paper_stacks` to paper.yaml.
 SIGMA2 = (0.0, 0.001, 0.01, 0.04, 0.09, 0.16, 0.25, 0.36, 0.49, 0.64, 0.81, 1.0)
@@ -320,7 +320,7 @@ def throughput(card: Card) -> None:
 
 def memory(card: Card) -> None:
     if card.device.type != "cuda":
-        print("\nmemory: counted on CPU tensors by tests/test_footprint.py")
+        print("\nmemory: counted on CPU tensors by tests/engine/test_footprint.py")
         return
     rows = []
     cases = itertools.product(("cae", "dae", "dae2", "cae_h"), (784, 192), (1, 12, 60))

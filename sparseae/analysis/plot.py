@@ -23,7 +23,7 @@ from sparseae.analysis.theory_predictions import reach_points
 from sparseae.errors import RequestError
 
 if TYPE_CHECKING:
-    from sparseae.checks import Check  # torch, which no figure needs
+    from sparseae.theory.checks import Check  # torch, which no figure needs
 
 #: Colour, marker and line of each model.
 _STYLES = {
@@ -306,7 +306,7 @@ def epoch_curves(frame: pd.DataFrame, activation: str, constraint: str) -> Figur
 
 
 def check_figure(check: Check) -> Figure:
-    """The figure of a `sparseae.checks.Check`."""
+    """The figure of a `sparseae.theory.checks.Check`."""
     with style():
         figure = Figure(figsize=(5.2, 4.0), layout="constrained")
         axis = figure.add_subplot()

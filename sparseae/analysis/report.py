@@ -21,8 +21,8 @@ from sparseae.analysis.curves import curves, trial_table
 from sparseae.analysis.predictions import NOT_TESTED, TOGETHER, Outcome, Prediction, outcomes_of
 from sparseae.analysis.trends import Judged, judge, trend_table
 from sparseae.errors import RequestError
+from sparseae.model.trial import DEFAULTS, with_own_keys
 from sparseae.results import load, load_units, load_weights, provenance
-from sparseae.trial import DEFAULTS, with_own_keys
 
 #: Verdicts in the order in which a reader wants them.
 _ORDER = ["contradicted", "supported", "inconclusive", "not tested"]

@@ -44,8 +44,8 @@ def plan(
     at_once = workers or max(1, int((os.cpu_count() or 1) / sweep.resources.cpu))
     placed, gpu = "", False
     if address:
-        from sparseae.sweep.placement import describe, place
-        from sparseae.sweep.tune import look
+        from sparseae.cluster.placement import describe, place
+        from sparseae.cluster.tune import look
 
         cluster = look(address)
         placement = place(sweep.resources, cluster)

@@ -12,7 +12,7 @@ import typer
 from sparseae.cli import app
 
 if TYPE_CHECKING:
-    from sparseae.sweep.jobs import Jobs, SweepJob
+    from sparseae.cluster.jobs import Jobs, SweepJob
 
 Address = Annotated[
     str,
@@ -125,10 +125,10 @@ def stop(name: Name, address: Address) -> None:
 def jobs_at(address: str) -> Jobs:
     """The sweeps of a cluster, for a command."""
     # Before Ray is imported; a cluster that wants no token ignores one. Commands alone decide this:
-    # a process that only imports `sparseae.sweep.jobs` may start a Ray of its own without tokens.
+    # a process that only imports `sparseae.cluster.jobs` may start a Ray of its own without tokens.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
-    from sparseae.sweep.jobs import Jobs
+    from sparseae.cluster.jobs import Jobs
 
     return Jobs(address)
 

@@ -21,9 +21,9 @@ def theory(
     from rich.markup import escape
     from rich.table import Table
 
-    from sparseae import checks
     from sparseae.analysis import plot
     from sparseae.errors import RequestError
+    from sparseae.theory import checks
 
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,9 @@ from rich.table import Table
 from sparseae.sweep.progress import Progress as SweepProgress
 
 if TYPE_CHECKING:
+    from sparseae.model.trial import Trial
     from sparseae.sweep.config import Sweep
     from sparseae.sweep.runner import Task
-    from sparseae.trial import Trial
 
 #: Tune trials shown at once; more than that is no longer read.
 _SHOWN = 12

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from sparseae.errors import RequestError, first_line
+from sparseae.model.trial import ADDED_KEYS, DEFAULTS, TRAINING_TYPES
 from sparseae.results.location import Location
 from sparseae.results.parquet import read_table
 from sparseae.results.schema import EPOCH_FIELDS
-from sparseae.trial import ADDED_KEYS, DEFAULTS, TRAINING_TYPES
 
 
 def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:

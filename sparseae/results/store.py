@@ -33,7 +33,7 @@ class Store:
         location: the sweep's folder, ``DIR/NAME``.
         training_types: keys and types of ``training``, for their columns.
         metadata: provenance for the schema's metadata, without the prefix ``sparseae.``.
-        theory: whether rows have the columns of `sparseae.theory`.
+        theory: whether rows have the columns of `sparseae.theory.terms`.
         check: is called before each write; raises where the sweep is no longer this process's.
     """
 

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sparseae.errors import RequestError, nearest
-from sparseae.trial import (
+from sparseae.model.trial import (
     AXES,
     FUNCTIONS,
     STACKABLE,
@@ -135,9 +135,9 @@ def _names(axis: str) -> Sequence[str]:
     if axis == "f":
         return FUNCTIONS
     # The registries live with the numerics, which take a second to import.
-    from sparseae.activations import ACTIVATIONS
-    from sparseae.constraints import CONSTRAINTS
-    from sparseae.objectives import OBJECTIVES
+    from sparseae.model.activations import ACTIVATIONS
+    from sparseae.model.constraints import CONSTRAINTS
+    from sparseae.model.objective import OBJECTIVES
 
     return tuple({"model": OBJECTIVES, "activation": ACTIVATIONS, "constraint": CONSTRAINTS}[axis])
 
@@ -200,7 +200,7 @@ class Sweep(_Strict):
     #: Train with products in TF32 on GPUs that have it: faster, with 10 bits of mantissa. Not part
     #: of a trial's identity, so that a sweep has one value throughout.
     tf32: Flag = False
-    #: Measure the terms of the theory every epoch (`sparseae.theory`).
+    #: Measure the terms of the theory every epoch (`sparseae.theory.terms`).
     theory: Flag = False
     #: Epochs between checkpoints; ``auto``: about a minute's work.
     checkpoint_every: Literal["auto"] | Annotated[Whole, Field(ge=1)] = "auto"
@@ -210,7 +210,7 @@ class Sweep(_Strict):
     storage_patience: Annotated[Number, Field(ge=0)] = 300
     #: How often a Tune trial that crashed is tried again.
     max_failures: Annotated[Whole, Field(ge=0)] = 3
-    #: Trackers that hear of every epoch (`sparseae.sweep.watching`).
+    #: Trackers that hear of every epoch (`sparseae.cluster.watching`).
     watch: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
 
     @classmethod
@@ -282,8 +282,8 @@ class Sweep(_Strict):
     def _require_possible(self) -> None:
         """Ask the model, the activation and the data set of each trial whether it can train."""
         from sparseae import data
-        from sparseae.activations import ACTIVATIONS
-        from sparseae.objectives import OBJECTIVES
+        from sparseae.model.activations import ACTIVATIONS
+        from sparseae.model.objective import OBJECTIVES
 
         asked = {(t.model, t.activation, t.dataset, t.training) for t in self.trials()}
         for model, activation, training in {(m, a, t) for m, a, _, t in asked}:

@@ -22,13 +22,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from sparseae.gemm import TORCH
+from sparseae.engine.stack import Measurement, Stack
+from sparseae.engine.torch import TORCH
+from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.results.location import Location
 from sparseae.results.parquet import parse, to_parquet
 from sparseae.results.schema import THEORY_UNIT_FIELDS, epoch_schema, unit_schema
-from sparseae.stack import Measurement, Stack
-from sparseae.theory import Probe, Theory
-from sparseae.trial import TRAINING_TYPES, Trial
+from sparseae.theory.terms import Probe, Theory
 
 #: All of a checkpoint: the stack's tensors, the rows so far as the bytes of a Parquet file, and in
 #: the header what they are of. One file, so that it is whole or it is not there.
@@ -116,8 +116,8 @@ class Piece:
         x: the prepared data, (N, n).
         device: where to train.
         sweep: the sweep's name, for the rows.
-        routine: of the matrix products (`sparseae.gemm`).
-        theory: whether to measure `sparseae.theory` too.
+        routine: of the matrix products (`sparseae.engine.torch`).
+        theory: whether to measure `sparseae.theory.terms` too.
         tf32: whether a GPU may train with products in TF32.
     """
 

@@ -14,13 +14,13 @@ from functools import cached_property, lru_cache
 import torch
 
 from sparseae import data
-from sparseae.footprint import footprint
-from sparseae.gemm import choose
-from sparseae.objectives import OBJECTIVES
-from sparseae.stack import MEASURE_ROWS, NOISE_BYTES, Stack
+from sparseae.engine.footprint import footprint
+from sparseae.engine.stack import MEASURE_ROWS, NOISE_BYTES, Stack
+from sparseae.engine.torch import choose
+from sparseae.model.objective import OBJECTIVES
+from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.routines import shape_of
-from sparseae.trial import TRAINING_TYPES, Trial
 
 #: Pieces are cut until the longest worker has at most this much more than its share of the work.
 _IMBALANCE = 1.1

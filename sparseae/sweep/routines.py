@@ -10,10 +10,10 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from sparseae.gemm import TORCH, Shape, choose, substitute, usable
-from sparseae.objectives import OBJECTIVES
+from sparseae.engine.torch import TORCH, Shape, choose, substitute, usable
+from sparseae.model.objective import OBJECTIVES
+from sparseae.model.trial import Trial
 from sparseae.results.location import Location
-from sparseae.trial import Trial
 
 #: Beside ``sweep.yaml``: of every shape of a step its routine.
 FILE = "gemm.json"

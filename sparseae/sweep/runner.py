@@ -20,6 +20,7 @@ import yaml
 import sparseae
 from sparseae import data
 from sparseae.errors import RequestError, StorageError, first_line
+from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.results.location import Location, below
 from sparseae.results.lock import Check, only_run
 from sparseae.results.store import Store
@@ -27,7 +28,6 @@ from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
 from sparseae.sweep.plan import StackPlan, cut, stacks
 from sparseae.sweep.routines import Choices, chosen, shape_of
-from sparseae.trial import TRAINING_TYPES, Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -309,10 +309,10 @@ def _execute(job: Job, *, in_process: bool, address: str | None) -> None:
 
         execute(job)
     else:
-        from sparseae.sweep.connection import Connection
+        from sparseae.cluster.connection import Connection
 
         with Connection(address) as connection:
-            from sparseae.sweep.tune import execute as execute_with_tune  # while Ray starts
+            from sparseae.cluster.tune import execute as execute_with_tune  # while Ray starts
 
             execute_with_tune(job, connection)
 

@@ -21,7 +21,7 @@ import pytest
 import requests
 import yaml
 
-from sparseae.sweep import aws
+from sparseae.cluster import aws
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ def harmed_as_asked() -> None:
 
     import torch
 
-    from sparseae.stack import Stack
+    from sparseae.engine.stack import Stack
 
     train_epoch, harm = Stack.train_epoch, Path(os.environ["SPARSEAE_TEST_HARM"])
 

@@ -11,10 +11,10 @@ from safetensors.numpy import save_file
 
 import sparseae
 from sparseae.errors import RequestError
+from sparseae.model.trial import DEFAULTS, TRAINING_TYPES, Trial
 from sparseae.results import provenance
 from sparseae.results.location import Location
 from sparseae.results.store import Store
-from sparseae.trial import DEFAULTS, TRAINING_TYPES, Trial
 
 METADATA = {
     "version": "0.1.0",

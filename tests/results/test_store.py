@@ -7,10 +7,10 @@ import pytest
 from pyarrow import fs
 
 import sparseae
+from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.results import patience
 from sparseae.results.location import Location
 from sparseae.results.store import Store
-from sparseae.trial import TRAINING_TYPES, Trial
 
 TRIAL = Trial(model="cae", activation="relu", sigma2=0.25, constraint="unit_norm",
               dataset="digits", seed=0)  # fmt: skip

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from sparseae.errors import RequestError
+from sparseae.model.trial import Training, Trial
 from sparseae.sweep.config import PAPER_SIGMA2, Sweep, difference, parse
 from sparseae.sweep.plan import cut, stacks
-from sparseae.trial import Training, Trial
 
 CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").rglob("*.yaml"))
 

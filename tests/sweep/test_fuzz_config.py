@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseae.errors import RequestError
+from sparseae.model.trial import STACKABLE, TRAINING_TYPES
 from sparseae.sweep.config import Sweep, difference, parse
 from sparseae.sweep.plan import cost, cut, stacks
-from sparseae.trial import STACKABLE, TRAINING_TYPES
 
 BASE: dict[str, Any] = {
     "name": "small",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import sparseae
-from sparseae.gemm import TORCH, VARIABLE, Shape, usable
+from sparseae.engine.torch import TORCH, VARIABLE, Shape, usable
 from sparseae.results import provenance
 from sparseae.results.location import Location
 from sparseae.sweep import routines

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 import sparseae
+from sparseae.engine.stack import Stack
 from sparseae.errors import RequestError
+from sparseae.model.trial import TRAINING_TYPES
 from sparseae.results.location import Location
 from sparseae.results.schema import EPOCH_FIELDS, UNIT_FIELDS
-from sparseae.stack import Stack
 from sparseae.sweep import in_process
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.piece import Checkpoint, Piece
 from sparseae.sweep.runner import Quiet
-from sparseae.trial import TRAINING_TYPES
 
 SMALL = {
     "name": "small",
@@ -412,7 +412,7 @@ def test_a_failed_tune_trial_is_reported_and_the_rest_goes_on(tmp_path):
 
 
 def test_param_space_holds_every_axis():
-    from sparseae.sweep.tune import param_space
+    from sparseae.cluster.tune import param_space
 
     assert param_space(Sweep.load(SMALL)) == {
         "model": {"grid_search": ["dae", "cae"]},
@@ -428,7 +428,7 @@ def test_tune_starts_trials_where_ray_started_workers_with_itself():
     """Their environment is the driver's: else each trial's worker would start anew."""
     from ray.tune.execution import class_cache
 
-    from sparseae.sweep.tune import StackTrainable, _prompt_tune
+    from sparseae.cluster.tune import StackTrainable, _prompt_tune
 
     def environment():
         return class_cache._ActorClassCache().get(StackTrainable)._default_options["runtime_env"]
@@ -442,7 +442,7 @@ def test_a_trial_is_left_to_the_worker_that_is_being_started_for_it():
     from ray.tune.experiment import Trial as TuneTrial
     from ray.tune.result import NODE_IP, PID
 
-    from sparseae.sweep.tune import _FirstCome
+    from sparseae.cluster.tune import _FirstCome
 
     trials = [TuneTrial("x", stub=True, trial_id=str(number)) for number in range(5)]
     scheduler = _FirstCome(workers=2)

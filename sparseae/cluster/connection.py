@@ -29,8 +29,8 @@ import ray
 from sparseae.errors import RequestError, last_line
 
 #: What Ray's workers import before they are given work, by the variable that asks for it; see
-#: `sparseae.sweep.tune` for how Tune trials get those that Ray starts with itself.
-_PRELOAD = {"RAY_preload_python_modules": "sparseae.sweep.tune"}
+#: `sparseae.cluster.tune` for how Tune trials get those that Ray starts with itself.
+_PRELOAD = {"RAY_preload_python_modules": "sparseae.cluster.tune"}
 #: Seconds in which a cluster answers; Ray itself waits up to 12 minutes.
 _PATIENCE = 60
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.func import hessian, jacrev, vmap
 
-from sparseae.activations import ACTIVATIONS, Activation
-from sparseae.coefficients import PerMember
-from sparseae.constraints import row_norms
-from sparseae.objectives import AE, DAE2, OBJECTIVES, Coefficients, Pass
-from sparseae.theory import cantelli, kink_gradient
-from sparseae.trial import Training
+from sparseae.model.activations import ACTIVATIONS, Activation
+from sparseae.model.coefficients import PerMember
+from sparseae.model.constraints import row_norms
+from sparseae.model.objective import AE, DAE2, OBJECTIVES, Coefficients, Pass
+from sparseae.model.trial import Training
+from sparseae.theory.terms import cantelli, kink_gradient
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.func import jacrev, vmap
 
-from sparseae.activations import ACTIVATIONS
-from sparseae.coefficients import PerMember
-from sparseae.objectives import OBJECTIVES, SAE, Coefficients, Moments, Network, Pass
-from sparseae.trial import FUNCTIONS, Training
+from sparseae.model.activations import ACTIVATIONS
+from sparseae.model.coefficients import PerMember
+from sparseae.model.objective import OBJECTIVES, SAE, Coefficients, Moments, Network, Pass
+from sparseae.model.trial import FUNCTIONS, Training
 
 MEMBERS, BATCH, INPUTS, UNITS, CORRUPTIONS = 3, 7, 5, 6, 4
 SIGMA2 = [0.0, 0.09, 1.0]

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparseae.coefficients import PerMember
+from sparseae.model.coefficients import PerMember
 
 
 class Constraint:
@@ -29,7 +29,7 @@ class Constraint:
     def norms(self, max_norm: PerMember) -> tuple[float, float] | None:
         """The least and the greatest norm(W_j), where to scale the rows is all that `project` does.
 
-        It spares `project` a member that trains alone on a CPU (`sparseae.compiled`).
+        It spares `project` a member that trains alone on a CPU (`sparseae.engine.c`).
         """
         return None
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from sparseae.cluster.placement import Cluster, Dispatch, Node, describe, nodes_of, place
 from sparseae.errors import RequestError
 from sparseae.sweep.config import Resources
-from sparseae.sweep.placement import Cluster, Dispatch, Node, describe, nodes_of, place
 
 HEAD = Node(0)
 CPU_NODE = Node(8)

@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import sys
 from sparseae.errors import RequestError
-from sparseae.sweep import connection
+from sparseae.cluster import connection
 connection._PATIENCE = float(sys.argv[2])
 try:
     with connection.Connection(sys.argv[1] or None) as ray:

@@ -9,8 +9,8 @@ import threading
 import numpy as np
 import pytest
 
+from sparseae.cluster import jobs
 from sparseae.errors import RequestError
-from sparseae.sweep import jobs
 from sparseae.sweep.config import Sweep
 
 SWEEP = {
@@ -72,7 +72,7 @@ def test_what_is_no_dashboard_says_so(folder):
 
 def test_who_imports_it_is_not_made_to_use_tokens():
     """Ray reads the mode once: what it starts in a process that turned it on later fails."""
-    code = "import os, sparseae.sweep.jobs; print(os.environ.get('RAY_AUTH_MODE'))"
+    code = "import os, sparseae.cluster.jobs; print(os.environ.get('RAY_AUTH_MODE'))"
     environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparseae.objectives import AE, OBJECTIVES, Coefficients
+from sparseae.engine.stack import Stack
+from sparseae.model.objective import AE, OBJECTIVES, Coefficients
+from sparseae.model.trial import Training, Trial
 from sparseae.results.location import Location
 from sparseae.results.schema import THEORY_FIELDS, THEORY_UNIT_FIELDS
-from sparseae.stack import Stack
 from sparseae.sweep.piece import Checkpoint, Piece
-from sparseae.theory import Probe, kink_gradient
-from sparseae.trial import Training, Trial
+from sparseae.theory.terms import Probe, kink_gradient
 
 TRAINING = Training(epochs=4, hidden_units=8, batch_size=10, learning_rate=0.002, corruptions=2)
 NAMES = {field.name for field in THEORY_FIELDS}

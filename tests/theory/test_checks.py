@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparseae import checks
-from sparseae.activations import ReLU
+from sparseae.model.activations import ReLU
+from sparseae.theory import checks
 
 
 @pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)

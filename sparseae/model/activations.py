@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparseae.compiled import GATE, Slope
-from sparseae.trial import Training
+from sparseae.engine.c import GATE, Slope
+from sparseae.model.trial import Training
 
 
 class Activation:
@@ -30,10 +30,10 @@ class Activation:
     #: s'' is 0 wherever it exists, so that a penalty on s' has no bias gradient.
     piecewise_linear: ClassVar[bool] = False
 
-    #: s' as a function of h, where it is one of those that `sparseae.compiled` knows.
+    #: s' as a function of h, where it is one of those that `sparseae.engine.c` knows.
     slope_of_h: ClassVar[Slope | None] = None
 
-    #: Tensors of a's size that `value` holds beside its result (`sparseae.footprint`).
+    #: Tensors of a's size that `value` holds beside its result (`sparseae.engine.footprint`).
     value_temporaries: ClassVar[int] = 0
 
     def __init_subclass__(cls) -> None:

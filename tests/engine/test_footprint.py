@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from sparseae import stack as stack_module
-from sparseae.activations import ACTIVATIONS
-from sparseae.footprint import footprint
-from sparseae.objectives import OBJECTIVES
-from sparseae.stack import Stack
+from sparseae.engine import stack as stack_module
+from sparseae.engine.footprint import footprint
+from sparseae.engine.stack import Stack
+from sparseae.model.activations import ACTIVATIONS
+from sparseae.model.objective import OBJECTIVES
 from tests.allocations import Allocations
-from tests.test_stack import trials
+from tests.engine.test_stack import trials
 
 
 @pytest.fixture(autouse=True)

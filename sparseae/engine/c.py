@@ -1,4 +1,4 @@
-"""A training step of one member on a CPU as loops in C (`compiled.c`).
+"""A training step of one member on a CPU as loops in C (`step.c`).
 
 A library's product of these sizes takes 9 of its 20 to 60 us before it computes, or runs at half
 the processor's rate, and turns the hidden units over for the weight gradient. Between the products
@@ -8,9 +8,9 @@ there is one pass through the hidden units and one through the weights.
 
 The machine's C compiler makes the loops once, in a second, into the user's cache. Where
 there is none the step is made of torch's operations, which round differently: a sweep records which
-it had (`sparseae.gemm`). The bits do not depend on the compiler or the processor.
+it had (`sparseae.engine.torch`). The bits do not depend on the compiler or the processor.
 
-Shapes as in `sparseae.objectives`, of one member. All tensors are of one type, on the CPU, and
+Shapes as in `sparseae.model.objective`, of one member. All tensors are of one type, on the CPU, and
 contiguous, but hidden units, (rows, m), which are views of (m, rows): see `turned`.
 """
 
@@ -35,7 +35,7 @@ from torch import Tensor
 
 from sparseae.errors import first_line
 
-_SOURCE = Path(__file__).with_suffix(".c")
+_SOURCE = Path(__file__).with_name("step.c")
 
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-w",
           "-mfma", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
@@ -73,7 +73,7 @@ def turned(like: Tensor, rows: int, m: int) -> Tensor:
 
 
 class Compiled:
-    """The step for one type of number; its products are those of `sparseae.gemm.Routine`."""
+    """The step for one type of number; its products: `sparseae.engine.torch.Routine`."""
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         *_, number = _TYPES[dtype]

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from sparseae.sweep.connection import Connection  # isort: skip (sets what Ray reads at import)
+from sparseae.cluster.connection import Connection  # isort: skip (sets what Ray reads at import)
 
 import ray
 import torch
@@ -28,11 +28,13 @@ from ray.tune.result import DONE, NODE_IP, PID, SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from sparseae.cluster.placement import Cluster, Dispatch, Placement, nodes_of, place
+from sparseae.cluster.watching import Metrics, trackers
 from sparseae.errors import last_line
+from sparseae.model.trial import AXES
 from sparseae.results.location import Location
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.piece import Checkpoint, DamagedCheckpointError, Piece, as_tensor
-from sparseae.sweep.placement import Cluster, Dispatch, Placement, nodes_of, place
 from sparseae.sweep.plan import StackPlan, gpu_memory
 from sparseae.sweep.routines import Choices, routine_of
 from sparseae.sweep.runner import (
@@ -44,8 +46,6 @@ from sparseae.sweep.runner import (
     data_key,
     drop_older,
 )
-from sparseae.sweep.watching import Metrics, trackers
-from sparseae.trial import AXES
 
 #: Where `ray up` leaves a cluster's configuration on its head; the drivers of jobs run there.
 _AUTOSCALER_FILE = "~/ray_bootstrap_config.yaml"

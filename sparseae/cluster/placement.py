@@ -1,6 +1,6 @@
 """Where the Tune trials of a sweep go: on CPUs, or on shares of GPUs, also of GPUs yet to come.
 
-Pure: what a cluster has is told by `sparseae.sweep.tune`, and a test may tell anything.
+Pure: what a cluster has is told by `sparseae.cluster.tune`, and a test may tell anything.
 """
 
 from __future__ import annotations

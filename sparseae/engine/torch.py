@@ -7,7 +7,7 @@ and keeps to it.
 
 A choice is the name of a routine, or three with slashes: ``torch/onednn/torch`` encodes by
 torch.mm, decodes by oneDNN and makes the weight gradient by torch.mm. With ``+c`` behind it a step
-is made by `sparseae.compiled`, its products included, as far as that goes.
+is made by `sparseae.engine.c`, its products included, as far as that goes.
 
 Shapes (one member): x (rows, n), W (m, n), b (m,), h (rows, m), A (m, rows), X (rows, n), V (m, n).
 """
@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparseae.compiled import Compiled, compiled, turned
+from sparseae.engine.c import Compiled, compiled, turned
 from sparseae.errors import RequestError, nearest
 
 #: Forces a choice: ``torch``, ``onednn`` or three of them with slashes, and ``+c`` or not.

@@ -20,7 +20,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sparseae import randomness
+from sparseae.engine import randomness
 from sparseae.errors import first_line
 
 

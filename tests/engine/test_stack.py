@@ -6,14 +6,14 @@ import itertools
 import pytest
 import torch
 
-from sparseae import stack as stack_module
-from sparseae.activations import ACTIVATIONS
-from sparseae.coefficients import PerMember
-from sparseae.constraints import CONSTRAINTS
-from sparseae.gemm import IN_C, TORCH
-from sparseae.objectives import OBJECTIVES, Coefficients
-from sparseae.stack import Stack
-from sparseae.trial import Training, Trial
+from sparseae.engine import stack as stack_module
+from sparseae.engine.stack import Stack
+from sparseae.engine.torch import IN_C, TORCH
+from sparseae.model.activations import ACTIVATIONS
+from sparseae.model.coefficients import PerMember
+from sparseae.model.constraints import CONSTRAINTS
+from sparseae.model.objective import OBJECTIVES, Coefficients
+from sparseae.model.trial import Training, Trial
 from tests.marks import with_c
 
 TRAINING = Training(

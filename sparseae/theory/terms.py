@@ -16,10 +16,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from sparseae.constraints import row_norms
-from sparseae.objectives import AE, DAE, DAE2, EDAE, Coefficients, Objective, Pass
-from sparseae.randomness import generator
-from sparseae.stack import Stack
+from sparseae.engine.randomness import generator
+from sparseae.engine.stack import Stack
+from sparseae.model.constraints import row_norms
+from sparseae.model.objective import AE, DAE, DAE2, EDAE, Coefficients, Objective, Pass
 
 #: One training sample in so many is measured, and at least so many are.
 _EVERY, _FEWEST = 50, 250

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from sparseae import gemm
+from sparseae.engine import torch as gemm
+from sparseae.engine.stack import Stack
+from sparseae.engine.torch import IN_C, ROUTINES, TORCH, Shape, choose, usable
 from sparseae.errors import RequestError
-from sparseae.gemm import IN_C, ROUTINES, TORCH, Shape, choose, usable
-from sparseae.stack import Stack
-from sparseae.trial import Training, Trial
+from sparseae.model.trial import Training, Trial
 from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)

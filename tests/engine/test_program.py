@@ -13,11 +13,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from sparseae import program as program_module
-from sparseae import stack as stack_module
-from sparseae.objectives import OBJECTIVES
-from sparseae.stack import Stack
-from tests.test_stack import data, trials
+from sparseae.engine import program as program_module
+from sparseae.engine import stack as stack_module
+from sparseae.engine.stack import Stack
+from sparseae.model.objective import OBJECTIVES
+from tests.engine.test_stack import data, trials
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,12 @@ import ctypes
 import pytest
 import torch
 
-from sparseae import compiled as module
-from sparseae import gemm
-from sparseae.activations import ACTIVATIONS
-from sparseae.compiled import GATE, Compiled, compiled, turned
+from sparseae.engine import c as module
+from sparseae.engine import torch as gemm
+from sparseae.engine.c import GATE, Compiled, compiled, turned
+from sparseae.engine.torch import IN_C, TORCH, VARIABLE, Shape, choose, decided, usable
 from sparseae.errors import RequestError
-from sparseae.gemm import IN_C, TORCH, VARIABLE, Shape, choose, decided, usable
+from sparseae.model.activations import ACTIVATIONS
 from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)

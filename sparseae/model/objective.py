@@ -26,13 +26,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparseae.activations import Activation
-from sparseae.coefficients import PerMember
-from sparseae.compiled import Compiled, turned
-from sparseae.constraints import row_norms
-from sparseae.gemm import TORCH, routine
-from sparseae.randomness import generator
-from sparseae.trial import Training, Trial
+from sparseae.engine.c import Compiled, turned
+from sparseae.engine.randomness import generator
+from sparseae.engine.torch import TORCH, routine
+from sparseae.model.activations import Activation
+from sparseae.model.coefficients import PerMember
+from sparseae.model.constraints import row_norms
+from sparseae.model.trial import Training, Trial
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Coefficients:
 class Network:
     """The encoder and decoder of a group's members: W (G, m, n) and b (G, m).
 
-    Or of one alone, W (m, n) and b (m,), its ``products`` as chosen (`sparseae.gemm`) or in C.
+    Or of one alone, W (m, n) and b (m,), its ``products`` as chosen (`sparseae.engine.torch`) or
+    in C.
     """
 
     def __init__(self, W: Tensor, b: Tensor, products: str | Compiled = TORCH) -> None:
@@ -109,8 +110,8 @@ class Pass(Network):
         pairs: how many products A_k^T X_k the objective's gradient has.
         batch: rows of a minibatch, B.
         copies: encoder inputs a sample (`corruptions` for dae, otherwise 1).
-        products: what computes them, a choice of `sparseae.gemm`, or C for a member alone whose
-            objective is `Objective.in_c`.
+        products: what computes them, a choice of `sparseae.engine.torch`, or C for a member alone
+            whose objective is `Objective.in_c`.
         unit_rows: every norm(W_j) is known to be 1.
         scratch: of a Pass of the same shapes whose buffers this one may overwrite.
     """
@@ -178,7 +179,7 @@ class Pass(Network):
     def in_one_pass(
         self, dh: Tensor, h: Tensor, bend: float | Tensor = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Fill A = [da; h], and return what `sparseae.compiled.Compiled.backward` does."""
+        """Fill A = [da; h], and return what `sparseae.engine.c.Compiled.backward` does."""
         slope = self.activation.slope_of_h
         assert self.compiled is not None
         assert slope is not None
@@ -217,7 +218,7 @@ class Objective:
     flops_per_weight_and_sample: ClassVar[int] = 10
 
     #: What a step holds at most beside its buffers, as so many (rows, m) matrices a member, and
-    #: what a step or `moment` holds as so many (m, m): for `sparseae.footprint`.
+    #: what a step or `moment` holds as so many (m, m): for `sparseae.engine.footprint`.
     step_temporaries: ClassVar[int] = 2
     unit_matrices: ClassVar[int] = 0
 
@@ -226,7 +227,7 @@ class Objective:
             OBJECTIVES[cls.name] = cls
 
     def __init__(self, training: Training | None = None) -> None:
-        #: The trial's keys: those in `sparseae.trial.OWN_KEYS` are this model's parameters.
+        #: The trial's keys: those in `sparseae.model.trial.OWN_KEYS` are this model's parameters.
         self.training = training or Training()
 
     @classmethod
@@ -414,7 +415,7 @@ class Corollary1(MeanActivationPenalty):
     name = "corollary1"
     source = "corollary 1"
 
-    #: f and f' of each of `sparseae.trial.FUNCTIONS`.
+    #: f and f' of each of `sparseae.model.trial.FUNCTIONS`.
     FUNCTIONS: ClassVar[
         dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
     ] = {

@@ -2,7 +2,7 @@
 
 What an epoch allocates is the sum of what lives throughout and the larger of what a step and a
 measurement add; torch takes more of the card: see `Footprint.reserved`. The terms of the theory
-(`sparseae.theory`) are not counted.
+(`sparseae.theory.terms`) are not counted.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparseae.activations import ACTIVATIONS
-from sparseae.objectives import OBJECTIVES
-from sparseae.stack import BATCHED_MEASURE_ROWS, measured_numbers, measured_together
-from sparseae.trial import Trial
+from sparseae.engine.stack import BATCHED_MEASURE_ROWS, measured_numbers, measured_together
+from sparseae.model.activations import ACTIVATIONS
+from sparseae.model.objective import OBJECTIVES
+from sparseae.model.trial import Trial
 
 _FLOAT32, _FLOAT64, _INT64 = 4, 8, 8
 

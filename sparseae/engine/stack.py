@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseae import randomness
-from sparseae.activations import ACTIVATIONS, Activation
-from sparseae.coefficients import PerMember
-from sparseae.compiled import compiled
-from sparseae.constraints import CONSTRAINTS, row_norms
-from sparseae.gemm import TORCH, parts
-from sparseae.objectives import (
+from sparseae.engine import randomness
+from sparseae.engine.c import compiled
+from sparseae.engine.program import Program, precision
+from sparseae.engine.torch import TORCH, parts
+from sparseae.model.activations import ACTIVATIONS, Activation
+from sparseae.model.coefficients import PerMember
+from sparseae.model.constraints import CONSTRAINTS, row_norms
+from sparseae.model.objective import (
     OBJECTIVES,
     Coefficients,
     Moments,
@@ -32,8 +33,7 @@ from sparseae.objectives import (
     Objective,
     Pass,
 )
-from sparseae.program import Program, precision
-from sparseae.trial import STACKABLE, Trial
+from sparseae.model.trial import STACKABLE, Trial
 
 #: Noise for this many bytes is drawn at once and shared by the members with the same seed.
 NOISE_BYTES = 4 << 20
@@ -163,8 +163,8 @@ class Stack:
         x: the prepared data, (N, n).
         device: where to train; ``x`` is moved there.
         dtype: float32 to train, float64 for the tests.
-        routine: a choice of `sparseae.gemm`, for a CPU: of the products in float32, of a step in C
-            in both types.
+        routine: a choice of `sparseae.engine.torch`, for a CPU: of the products in float32, of a
+            step in C in both types.
         tf32: train with products in TF32 where the GPU has it; measurements are in float32 always.
 
     Raises:
@@ -336,7 +336,7 @@ class Stack:
     def _update_in_one_pass(
         self, group: _Group, p: Pass, db: Tensor | None, rest: Tensor | None
     ) -> None:
-        """The same by `sparseae.compiled`, of one member."""
+        """The same by `sparseae.engine.c`, of one member."""
         assert self.compiled is not None
         momentum, norms = self.training.momentum, self.constraint.norms(group.max_norm)
         products = p.routine.products(p.A.mT, p.X, group.V, momentum)

@@ -1,0 +1,1 @@
+"""The theory: its terms in a run, and its checks without one."""
