@@ -26,11 +26,11 @@ from unittest.mock import patch
 from rich.console import Console
 from rich.table import Table
 
+from sparseae.api import run
 from sparseae.results.store import Store
-from sparseae.sweep import run
 from sparseae.sweep.config import Sweep
+from sparseae.sweep.job import Observer, Task
 from sparseae.sweep.plan import _kind, _last_finish, cut, stacks
-from sparseae.sweep.runner import Quiet, Task
 
 CONFIGS = Path(__file__).parents[1] / "tune_configs"
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -68,7 +68,7 @@ def _late(pieces: Sequence[Any], workers: int, seed: int) -> float:
     return _last_finish(seconds, workers) / (sum(seconds) / workers)
 
 
-class FirstRows(Quiet):
+class FirstRows(Observer):
     """Says how long after the process began the first rows came."""
 
     def __init__(self, began: float) -> None:
@@ -93,7 +93,7 @@ def _time_startup(began: str, folder: str) -> None:
     print(view.seconds)
 
 
-class Milestones(Quiet):
+class Milestones(Observer):
     """The driver's time and memory when so many Tune trials have finished."""
 
     def __init__(self, every: int) -> None:

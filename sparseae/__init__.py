@@ -13,12 +13,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sparseae.analysis import check_predictions, plot, trends
+    from sparseae.api import run
     from sparseae.results import load, load_units, load_weights
-    from sparseae.sweep import Sweep, run
+    from sparseae.sweep import Sweep
 
 _HOME = {
     "Sweep": "sparseae.sweep",
-    "run": "sparseae.sweep",
+    "run": "sparseae.api",
     "load": "sparseae.results",
     "load_units": "sparseae.results",
     "load_weights": "sparseae.results",

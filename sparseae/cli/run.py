@@ -50,7 +50,7 @@ def run(
     """Train a sweep; run again, it goes on where it stopped."""
     from rich.console import Console
 
-    from sparseae import sweep as sweeps
+    import sparseae
     from sparseae.cli.view import RunView
     from sparseae.errors import RequestError
 
@@ -61,7 +61,7 @@ def run(
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     console = Console()
     with RunView(console) as view:
-        done = sweeps.run(
+        done = sparseae.run(
             config,
             results=results,
             set_values=set_values or (),

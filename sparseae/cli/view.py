@@ -17,7 +17,7 @@ from sparseae.sweep.progress import Progress as SweepProgress
 if TYPE_CHECKING:
     from sparseae.model.trial import Trial
     from sparseae.sweep.config import Sweep
-    from sparseae.sweep.runner import Task
+    from sparseae.sweep.job import Task
 
 #: Tune trials shown at once; more than that is no longer read.
 _SHOWN = 12
@@ -27,7 +27,7 @@ _LINE_SECONDS = 10.0
 
 
 class RunView:
-    """Shows a run (`sparseae.sweep.runner.Observer`). Use as a context manager."""
+    """Shows a run (`sparseae.sweep.job.Observer`). Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from sparseae.errors import RequestError, last_line, nearest
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.progress import Progress
-from sparseae.sweep.runner import git_commit
+from sparseae.sweep.provenance import git_commit
 
 # Before Ray is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

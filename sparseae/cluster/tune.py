@@ -34,18 +34,11 @@ from sparseae.errors import last_line
 from sparseae.model.trial import AXES
 from sparseae.results.location import Location
 from sparseae.sweep.config import Sweep
+from sparseae.sweep.job import CHECKPOINTS, Job, Recorder, Task, drop_older
 from sparseae.sweep.piece import Checkpoint, DamagedCheckpointError, Piece, as_tensor
 from sparseae.sweep.plan import StackPlan, gpu_memory
+from sparseae.sweep.preparation import Preparation
 from sparseae.sweep.routines import Choices, routine_of
-from sparseae.sweep.runner import (
-    CHECKPOINTS,
-    DataKey,
-    Job,
-    Recorder,
-    Task,
-    data_key,
-    drop_older,
-)
 
 #: Where `ray up` leaves a cluster's configuration on its head; the drivers of jobs run there.
 _AUTOSCALER_FILE = "~/ray_bootstrap_config.yaml"
@@ -57,7 +50,7 @@ class Shared:
 
     sweep: Sweep
     location: Location
-    datasets: Mapping[DataKey, np.ndarray]
+    datasets: Mapping[Preparation, np.ndarray]
     routines: Choices
     tasks: _Packed
 
@@ -96,7 +89,7 @@ class StackTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         task, sweep = self._shared.tasks[config["piece"]], self._shared.sweep
-        x = as_tensor(self._shared.datasets[data_key(task.trials[0])])
+        x = as_tensor(self._shared.datasets[task.preparation])
         routine = routine_of(self._shared.routines, task.trials[0], x.shape[1])
         self._unreported: list[dict[str, Any]] = []
         self._trouble, self._warning = self._warning, ""  # of the device once, not in every trial

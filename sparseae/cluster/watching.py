@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial as TuneTrial
@@ -23,9 +23,7 @@ from ray.util.metrics import Counter, Gauge
 
 from sparseae.errors import RequestError, last_line
 from sparseae.sweep.config import Sweep
-
-if TYPE_CHECKING:
-    from sparseae.sweep.runner import Task
+from sparseae.sweep.job import Task
 
 _TAGS = ("sweep", "model", "activation", "constraint", "dataset")
 

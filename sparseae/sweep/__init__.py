@@ -1,9 +1,6 @@
-"""Sweeps: configuration, plan and run.
-
-Only `connection`, `tune`, `watching`, `jobs` and `aws` import Ray.
-"""
+"""Sweeps: configuration, plan, and training in process. No Ray."""
 
 from sparseae.sweep.config import Sweep
-from sparseae.sweep.runner import Results, run
+from sparseae.sweep.runner import Results
 
-__all__ = ["Results", "Sweep", "run"]
+__all__ = ["Results", "Sweep"]

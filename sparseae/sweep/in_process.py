@@ -5,17 +5,27 @@ from __future__ import annotations
 import torch
 
 from sparseae.results.location import Location
+from sparseae.sweep.config import Sweep
+from sparseae.sweep.job import CHECKPOINTS, Job, Task, drop_older
 from sparseae.sweep.piece import Piece, as_tensor
 from sparseae.sweep.routines import routine_of
-from sparseae.sweep.runner import CHECKPOINTS, Job, Task, data_key, drop_older
 
 
-def execute(job: Job) -> None:
-    """Train the tasks of a job; one that fails leaves the others going on."""
+class InProcess:
+    """An executor that trains one piece after the other in this process."""
+
+    def threads(self, sweep: Sweep) -> int:
+        return torch.get_num_threads()
+
+    def execute(self, job: Job) -> None:
+        _execute(job)
+
+
+def _execute(job: Job) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for task in job.tasks(1):
         try:
-            x = as_tensor(job.datasets[data_key(task.trials[0])])
+            x = as_tensor(job.datasets[task.preparation])
             routine = routine_of(job.routines, task.trials[0], x.shape[1])
             name, theory = job.sweep.name, job.sweep.theory
             piece = Piece(task.trials, x, device, name, routine, theory=theory, tf32=job.sweep.tf32)

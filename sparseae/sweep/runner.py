@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
-import sparseae
 from sparseae import data
 from sparseae.errors import RequestError, StorageError, first_line
 from sparseae.model.trial import TRAINING_TYPES, Trial
@@ -25,118 +17,15 @@ from sparseae.results.location import Location, below
 from sparseae.results.lock import Check, only_run
 from sparseae.results.store import Store
 from sparseae.sweep.config import Sweep, difference
+from sparseae.sweep.job import CHECKPOINTS, Executor, Job, Observer, Recorder, Task
 from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
 from sparseae.sweep.plan import StackPlan, cut, stacks
-from sparseae.sweep.routines import Choices, chosen, shape_of
+from sparseae.sweep.preparation import Preparation, described, prepared, require_same_data
+from sparseae.sweep.provenance import provenance
+from sparseae.sweep.routines import chosen, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: The folder of checkpoints under ``DIR/NAME``; Tune's own storage too.
-CHECKPOINTS = "checkpoints"
-
-#: What prepares a data set: its name and the training keys that it depends on.
-DataKey = tuple[str, int, bool, int, int]
-
-
-def data_key(trial: Trial) -> DataKey:
-    """Trials with the same key train on the same matrix."""
-    t = trial.training
-    return (trial.dataset, t.samples, t.whiten, t.data_seed, t.gaussian_inputs)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A piece to train: its trials, and the checkpoints they go on from (all of one epoch)."""
-
-    index: int
-    trials: tuple[Trial, ...]
-    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """What its trials share, for people."""
-        t = self.trials[0]
-        return f"{t.model} {t.activation} {t.constraint} {t.dataset}"
-
-
-class Observer(Protocol):
-    """Who wants to know how a run goes on."""
-
-    def started(self, sweep: Sweep, left: Sequence[Trial], tasks: Sequence[Task]) -> None: ...
-    def note(self, message: str) -> None: ...
-    def rows(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> None: ...
-    def finished(self, task: Task) -> None: ...
-    def failed(self, task: Task, message: str) -> None: ...
-
-
-class Quiet:
-    """An observer that says nothing."""
-
-    def started(self, sweep: Sweep, left: Sequence[Trial], tasks: Sequence[Task]) -> None:
-        pass
-
-    def note(self, message: str) -> None:
-        pass
-
-    def rows(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> None:
-        pass
-
-    def finished(self, task: Task) -> None:
-        pass
-
-    def failed(self, task: Task, message: str) -> None:
-        pass
-
-
-class Recorder:
-    """Takes what pieces report, to the store and to the observer."""
-
-    def __init__(self, store: Store, observer: Observer) -> None:
-        self._store = store
-        self._observer = observer
-        #: Why trials failed, by trial_id.
-        self.failures: dict[str, str] = {}
-        #: What did not fit the device's memory.
-        self.too_large: list[Task] = []
-        self.last_try = False
-
-    def rows(
-        self, task: Task, rows: Sequence[Mapping[str, Any]], units: pa.Table | None = None
-    ) -> None:
-        self._store.add(rows, units)
-        self._observer.rows(task, rows)
-
-    def note(self, message: str) -> None:
-        self._observer.note(message)
-
-    def finished(self, task: Task) -> None:
-        if task not in self.too_large and task.trials[0].trial_id not in self.failures:
-            self._observer.finished(task)
-
-    def out_of_memory(self, task: Task, message: str) -> None:
-        """The device has no room for a stack: it waits for a second try, in two parts."""
-        if self.last_try:
-            self.failed(task, f"out of memory, also in a smaller stack: {message}")
-        else:
-            self.too_large.append(task)
-            self.note(f"out of memory: {task.label} ({len(task.trials)} trials): {message}")
-
-    def failed(self, task: Task, message: str) -> None:
-        self.failures |= dict.fromkeys((t.trial_id for t in task.trials), message)
-        self._observer.failed(task, message)
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that an executor needs to train a sweep's tasks."""
-
-    sweep: Sweep
-    location: Location
-    tasks: Callable[..., Sequence[Task]]  # (workers, gpu=False)
-    datasets: Mapping[DataKey, Any]  # numpy arrays (N, n)
-    routines: Choices
-    recorder: Recorder
 
 
 @dataclass(frozen=True)
@@ -170,10 +59,9 @@ def run(
     *,
     results: str | Path = "results",
     set_values: Sequence[str] = (),
-    address: str | None = None,
-    in_process: bool = False,
     overwrite: bool = False,
     observer: Observer | None = None,
+    executor: Executor,
 ) -> Results:
     """Train what is left of a sweep and write its results under ``results/NAME``.
 
@@ -181,10 +69,9 @@ def run(
         source: a configuration as a path, a mapping or a `Sweep`.
         results: a folder or the URL of one.
         set_values: ``KEY=VALUE`` changes to the configuration.
-        address: of a Ray cluster; without one Ray starts on this machine.
-        in_process: train here, one piece after the other, without Ray.
         overwrite: delete what a sweep of this name left before.
         observer: is told how it goes on.
+        executor: trains.
 
     Raises:
         RequestError: if the request is wrong; nothing has started then.
@@ -193,21 +80,21 @@ def run(
     sweep = Sweep.load(source, set_values)
     place = below(results, sweep.name)
     location = Location.of(place)
-    observer = observer or Quiet()
+    observer = observer or Observer()
     try:
         if not overwrite:
             _require_continuable(location, sweep)
     except OSError as error:
         raise RequestError(f"{location}: cannot be read: {first_line(error)}") from None
-    prepared = _prepare(sweep)
+    datasets = prepared(sweep.trials())
     with only_run(location, observer.note) as check:
         try:
             if overwrite:
                 _clear(location)
             else:
                 _require_continuable(location, sweep)  # again: it may have run in the meantime
-                _require_same_data(location, _described(prepared))
-            return _train(sweep, place, prepared, observer, check, in_process, address)
+                require_same_data(location, described(datasets))
+            return _train(sweep, place, datasets, observer, check, executor)
         except OSError as error:
             raise StorageError(
                 f"{location}: cannot be written ({first_line(error)}); "
@@ -218,27 +105,27 @@ def run(
 def _train(
     sweep: Sweep,
     place: str,
-    prepared: Mapping[DataKey, data.Dataset],
+    datasets: Mapping[Preparation, data.Dataset],
     observer: Observer,
     check: Check,
-    in_process: bool,
-    address: str | None,
+    executor: Executor,
 ) -> Results:
     """Train what is left; the request is known to be sound."""
     location = Location.of(place).patient(sweep.storage_patience)
     trials = sweep.trials()
-    routines = _routines(location, trials, prepared, observer, None if in_process else sweep)
-    provenance = _provenance(_described(prepared), routines, sweep.tf32)
-    store = Store(location, TRAINING_TYPES, provenance, check, theory=sweep.theory)
+    shapes = {shape_of(t, datasets[Preparation.of(t)].x.shape[1]) for t in trials}
+    routines = chosen(location, shapes, executor.threads(sweep), observer.note)
+    origin = provenance(described(datasets), routines, sweep.tf32)
+    store = Store(location, TRAINING_TYPES, origin, check, theory=sweep.theory)
     (location / "sweep.yaml").write_bytes(sweep.text().encode())
     for name in store.put_aside:
         observer.note(f"{name} could not be read and was put aside; its rows are trained again")
 
-    weighed = _weighed(location) if sweep.keep_weights else {t.trial_id for t in trials}
+    saved = _with_saved_weights(location) if sweep.keep_weights else {t.trial_id for t in trials}
     left = [
         t
         for t in trials
-        if not store.is_complete(t.trial_id, t.training.epochs) or t.trial_id not in weighed
+        if not store.is_complete(t.trial_id, t.training.epochs) or t.trial_id not in saved
     ]
     found = _checkpoints(location, sweep, observer) if left else {}
 
@@ -252,16 +139,16 @@ def _train(
         sweep=sweep,
         location=location,
         tasks=tasks,
-        datasets={key: d.x for key, d in prepared.items()},
+        datasets={preparation: d.x for preparation, d in datasets.items()},
         routines=routines,
         recorder=recorder,
     )
     interrupted = False
     try:
         if left:
-            _execute(job, in_process=in_process, address=address)
+            executor.execute(job)
             if recorder.too_large:
-                _execute(_second_try(job, observer), in_process=in_process, address=address)
+                executor.execute(_second_try(job, observer))
             if found:
                 _checkpoints(location, sweep, observer)  # drops those that were gone on from
         else:
@@ -286,12 +173,6 @@ def _train(
     )
 
 
-def drop_older(kept: list[Location], keep: int | str) -> None:
-    """Delete the oldest of a Tune trial's checkpoints beyond ``keep_checkpoints``."""
-    if keep != "all" and len(kept) > int(keep):
-        kept.pop(0).delete_folder()
-
-
 def _second_try(job: Job, observer: Observer) -> Job:
     """The stacks that had no room, each in two parts, from their checkpoints."""
     large, job.recorder.too_large = job.recorder.too_large, []
@@ -301,20 +182,6 @@ def _second_try(job: Job, observer: Observer) -> Job:
     job.recorder.last_try = True
     tasks = [_task(index, trials, found) for index, trials in enumerate(halves)]
     return replace(job, tasks=lambda workers, gpu=False: tasks)
-
-
-def _execute(job: Job, *, in_process: bool, address: str | None) -> None:
-    if in_process:
-        from sparseae.sweep.in_process import execute
-
-        execute(job)
-    else:
-        from sparseae.cluster.connection import Connection
-
-        with Connection(address) as connection:
-            from sparseae.cluster.tune import execute as execute_with_tune  # while Ray starts
-
-            execute_with_tune(job, connection)
 
 
 def _require_continuable(location: Location, sweep: Sweep) -> None:
@@ -344,113 +211,7 @@ def _clear(location: Location) -> None:
         file.delete()
 
 
-def _prepare(sweep: Sweep) -> dict[DataKey, data.Dataset]:
-    """Every data set of the sweep, once."""
-    return {
-        key: data.prepare(
-            key[0], samples=key[1], whiten=key[2], data_seed=key[3], gaussian_inputs=key[4]
-        )
-        for key in dict.fromkeys(map(data_key, sweep.trials()))
-    }
-
-
-def _described(prepared: Mapping[DataKey, data.Dataset]) -> dict[str, dict[str, Any]]:
-    """The data sets for the provenance, by a label that names what prepared them."""
-    return {
-        _data_label(key): {
-            "fingerprint": d.fingerprint,
-            "description": d.description,
-            "samples": d.x.shape[0],
-            "inputs": d.x.shape[1],
-            **d.details,
-        }
-        for key, d in prepared.items()
-    }
-
-
-def _require_same_data(location: Location, datasets: Mapping[str, Mapping[str, Any]]) -> None:
-    """A sweep goes on with the data that it began with."""
-    for file in (location / "epochs").files(".parquet")[-1:]:
-        try:
-            metadata = pq.read_schema(file.path, filesystem=file.filesystem).metadata or {}
-            known = json.loads(metadata.get(b"sparseae.datasets", b"{}"))
-        except (pa.ArrowException, OSError, ValueError):
-            return  # the store puts an unreadable file aside
-        for label, now in datasets.items():
-            before = known.get(label, now)
-            if before["fingerprint"] != now["fingerprint"]:
-                raise RequestError(
-                    f"data set {label!r} is not what {location} began with: fingerprint "
-                    f"{now['fingerprint']} ({now['description']}), before "
-                    f"{before['fingerprint']} ({before['description']})"
-                )
-
-
-def _data_label(key: DataKey) -> str:
-    name, samples, whiten, data_seed, gaussian_inputs = key
-    parts = [f"samples={samples}"]
-    if whiten:
-        parts.append("whitened")
-    if data_seed:
-        parts.append(f"data_seed={data_seed}")
-    if name == "gaussian":
-        parts.append(f"inputs={gaussian_inputs}")
-    return f"{name} ({', '.join(parts)})"
-
-
-def _routines(
-    location: Location,
-    trials: Sequence[Trial],
-    prepared: Mapping[DataKey, data.Dataset],
-    observer: Observer,
-    on_workers: Sweep | None,
-) -> Choices:
-    """The routine of each shape of a step, measured with the threads that will compute it."""
-    import torch
-
-    threads = torch.get_num_threads() if on_workers is None else int(on_workers.resources.cpu)
-    shapes = {shape_of(t, prepared[data_key(t)].x.shape[1]) for t in trials}
-    return chosen(location, shapes, max(1, threads), observer.note)
-
-
-def _provenance(datasets: Mapping[str, Any], routines: Choices, tf32: bool) -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("torch", "ray", "numpy", "pyarrow"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "version": sparseae.__version__,
-        "git_commit": git_commit(),
-        "versions": json.dumps(versions),
-        "datasets": json.dumps(datasets),
-        "gemm": json.dumps(routines),
-        "tf32": json.dumps(tf32),
-    }
-
-
-def git_commit() -> str:
-    """The commit of this code, with ``+`` where files were changed; empty where it is not known.
-
-    Code that was sent to a cluster is no checkout: who sent it says what it was.
-    """
-    if (sent := os.environ.get("SPARSEAE_GIT_COMMIT")) is not None:
-        return sent
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return ""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+"],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
-
-
-def _weighed(location: Location) -> set[str]:
+def _with_saved_weights(location: Location) -> set[str]:
     """Trials whose final weights are kept."""
     suffix = ".safetensors"
     return {file.name.removesuffix(suffix) for file in (location / "weights").files(suffix)}

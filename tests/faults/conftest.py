@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import sparseae
-from sparseae.sweep.runner import Quiet
+from sparseae.sweep.job import Observer
 
 # Ray lets its workers wait for whatever else this machine does; a test shall not.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -74,7 +74,7 @@ def chance() -> random.Random:
     return random.Random(seed)
 
 
-class Injector(Quiet):
+class Injector(Observer):
     """Does something once so many rows have come, and keeps the notes."""
 
     def __init__(self, after: int, fault: Callable[[], object]) -> None:

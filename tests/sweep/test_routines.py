@@ -9,7 +9,7 @@ from sparseae.engine.torch import TORCH, VARIABLE, Shape, usable
 from sparseae.results import provenance
 from sparseae.results.location import Location
 from sparseae.sweep import routines
-from sparseae.sweep.runner import Quiet
+from sparseae.sweep.job import Observer
 
 SHAPE, OTHER = Shape(50, 64, 16), Shape(50, 64, 32)
 ONEDNN = "onednn"
@@ -21,7 +21,7 @@ SWEEP = {
 }  # fmt: skip
 
 
-class Notes(Quiet):
+class Notes(Observer):
     def __init__(self):
         self.lines = []
 

@@ -16,8 +16,8 @@ from sparseae.results.location import Location
 from sparseae.results.schema import EPOCH_FIELDS, UNIT_FIELDS
 from sparseae.sweep import in_process
 from sparseae.sweep.config import Sweep
+from sparseae.sweep.job import Observer
 from sparseae.sweep.piece import Checkpoint, Piece
-from sparseae.sweep.runner import Quiet
 
 SMALL = {
     "name": "small",
@@ -48,7 +48,7 @@ def run(tmp_path, *set_values, source=SMALL, folder="results", **options):
     )
 
 
-class Training(Quiet):
+class Training(Observer):
     """Counts the trials that were trained."""
 
     def __init__(self):
@@ -169,7 +169,7 @@ def test_an_unreadable_part_is_put_aside_and_its_rows_trained_again(tmp_path):
     pd.testing.assert_frame_equal(content(results.frame), content(whole.frame), check_exact=True)
 
 
-class Notes(Quiet):
+class Notes(Observer):
     def __init__(self):
         self.notes = []
 
@@ -287,12 +287,12 @@ def test_another_sweep_of_the_same_name_is_refused_with_the_difference(tmp_path)
 
 
 def test_two_runs_of_one_sweep_at_once_are_refused(tmp_path):
-    class Second(Quiet):
+    class Second(Observer):
         refused = ""
 
         def started(self, sweep, left, tasks):
             with pytest.raises(RequestError) as caught:
-                run(tmp_path, observer=Quiet())
+                run(tmp_path, observer=Observer())
             Second.refused = str(caught.value)
 
     assert not run(tmp_path, observer=Second()).failed
