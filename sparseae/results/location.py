@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from pathlib import Path
 
@@ -51,7 +52,8 @@ class Location:
         try:
             filesystem, path = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise RequestError(f"results {url!r}: {error}") from None
+            words = str(error).replace(url, redacted(url))
+            raise RequestError(f"results {redacted(url)!r}: {words}") from None
         return cls(fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path)
 
     @property
@@ -147,6 +149,31 @@ def _sync(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+#: KEY@ or KEY:SECRET@ in front of a URL's host; a secret may hold slashes, a path may hold an @.
+_USER_INFO = re.compile(r"^(?:[^/@]*:(?!\d+/).*|[^/@]*)@")
+
+#: Options of a URL whose values are nobody else's business.
+_SECRET_OPTION = re.compile(
+    r"(?i)((?:^|[?&;])[^=&;]*(?:key|secret|token|passw|signature|sig)[^=&;]*=)[^&;]+"
+)
+
+
+def redacted(place: str | Path) -> str:
+    """A path or URL without the credential that it may hold, for people and logs."""
+    scheme, mark, rest = str(place).partition("://")
+    if not mark:
+        return str(place)
+    rest, question, options = rest.partition("?")
+    rest = _USER_INFO.sub("***@", rest)
+    options = _SECRET_OPTION.sub(r"\1***", question + options)
+    return f"{scheme}://{rest}{options}"
+
+
+def secret_in(place: str | Path) -> bool:
+    """Whether a URL holds a credential."""
+    return redacted(place) != str(place)
 
 
 def below(place: str | Path, name: str) -> str:
