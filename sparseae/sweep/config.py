@@ -26,6 +26,7 @@ from sparseae.model.trial import (
     Trial,
     with_own_keys,
 )
+from sparseae.sweep import embedded
 
 #: The paper's values of sigma2 (section 3).
 PAPER_SIGMA2 = (0.0, 0.001, 0.01, 0.04, 0.09, 0.16, 0.25, 0.36, 0.49, 0.64, 0.81, 1.0)
@@ -461,7 +462,8 @@ def _read(path: Path) -> Any:
             text = stream.read(_MOST_BYTES + 1)
     except OSError as error:
         reason = error.strerror or error
-        raise RequestError(f"{_named(str(path))}: cannot be read: {reason}") from None
+        hint = f"; sparseae configs {path.stem} copies it" if path.stem in embedded.names() else ""
+        raise RequestError(f"{_named(str(path))}: cannot be read: {reason}{hint}") from None
     except ValueError as error:
         raise RequestError(f"{_named(str(path))}: cannot be read: {error}") from None
     return parse(text, str(path))
