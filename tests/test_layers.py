@@ -69,7 +69,6 @@ TOO_LONG_YET = (
     "analysis/predictions.py",
     "engine/stack.py",
     "model/objective.py",
-    "sweep/config.py",
 )
 
 

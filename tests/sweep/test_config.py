@@ -9,8 +9,10 @@ import yaml
 
 from sparseae.errors import RequestError
 from sparseae.model.trial import Training, Trial
-from sparseae.sweep.config import PAPER_SIGMA2, Sweep, difference, parse
+from sparseae.sweep.checks import PAPER_SIGMA2
+from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.plan import cut, stacks
+from sparseae.sweep.reading import parse
 
 CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").rglob("*.yaml"))
 
