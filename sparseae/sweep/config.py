@@ -135,11 +135,9 @@ def _names(axis: str) -> Sequence[str]:
     if axis == "f":
         return FUNCTIONS
     # The registries live with the numerics, which take a second to import.
-    from sparseae.model.activations import ACTIVATIONS
-    from sparseae.model.constraints import CONSTRAINTS
-    from sparseae.model.objective import OBJECTIVES
+    from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
 
-    return tuple({"model": OBJECTIVES, "activation": ACTIVATIONS, "constraint": CONSTRAINTS}[axis])
+    return tuple({"model": MODELS, "activation": ACTIVATIONS, "constraint": CONSTRAINTS}[axis])
 
 
 def _problem(error: Any, value: object) -> str:
@@ -282,12 +280,11 @@ class Sweep(_Strict):
     def _require_possible(self) -> None:
         """Ask the model, the activation and the data set of each trial whether it can train."""
         from sparseae import data
-        from sparseae.model.activations import ACTIVATIONS
-        from sparseae.model.objective import OBJECTIVES
+        from sparseae.model import ACTIVATIONS, MODELS
 
         asked = {(t.model, t.activation, t.dataset, t.training) for t in self.trials()}
         for model, activation, training in {(m, a, t) for m, a, _, t in asked}:
-            for part in (OBJECTIVES[model], ACTIVATIONS[activation]):
+            for part in (MODELS[model], ACTIVATIONS[activation]):
                 if problem := part.check(training):
                     raise RequestError(problem)
         for name, samples, inputs in {(d, t.samples, t.gaussian_inputs) for _, _, d, t in asked}:
