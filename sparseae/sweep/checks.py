@@ -114,11 +114,9 @@ def _names(axis: str) -> Sequence[str]:
     if axis == "f":
         return FUNCTIONS
     # The registries live with the numerics, which take a second to import.
-    from sparseae.model.activations import ACTIVATIONS
-    from sparseae.model.constraints import CONSTRAINTS
-    from sparseae.model.objective import OBJECTIVES
+    from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
 
-    return tuple({"model": OBJECTIVES, "activation": ACTIVATIONS, "constraint": CONSTRAINTS}[axis])
+    return tuple({"model": MODELS, "activation": ACTIVATIONS, "constraint": CONSTRAINTS}[axis])
 
 
 def _problem(error: Any, value: object) -> str:

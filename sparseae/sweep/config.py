@@ -157,12 +157,11 @@ class Sweep(_Strict):
     def _require_possible(self) -> None:
         """Ask the model, the activation and the data set of each trial whether it can train."""
         from sparseae import data
-        from sparseae.model.activations import ACTIVATIONS
-        from sparseae.model.objective import OBJECTIVES
+        from sparseae.model import ACTIVATIONS, MODELS
 
         asked = {(t.model, t.activation, t.dataset, t.training) for t in self.trials()}
         for model, activation, training in {(m, a, t) for m, a, _, t in asked}:
-            for part in (OBJECTIVES[model], ACTIVATIONS[activation]):
+            for part in (MODELS[model], ACTIVATIONS[activation]):
                 if problem := part.check(training):
                     raise RequestError(problem)
         for name, samples, inputs in {(d, t.samples, t.gaussian_inputs) for _, _, d, t in asked}:
