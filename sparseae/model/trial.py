@@ -43,6 +43,9 @@ class Training:
     data_seed: int = 0
     #: Input dimensions of the data set ``gaussian``.
     gaussian_inputs: int = 64
+    #: Share of the samples that are never trained on, but measured (``heldout_*``). At 0 none is
+    #: taken away, and ``mnist`` and ``cifar10`` are measured on their test sets.
+    holdout: float = 0.0
     #: cae_h: coefficient of E norm(J(x) - J(x + eps))^2.
     gamma: float = 0.1
     #: cae_h: standard deviation of that eps.
@@ -75,7 +78,7 @@ OWN_KEYS = {
 
 #: Keys that came after the first results: at their defaults they are not part of a `trial_id`,
 #: and results without them have the defaults.
-ADDED_KEYS = ("gamma", "gamma_sigma", "f", "q", "p")
+ADDED_KEYS = ("holdout", "gamma", "gamma_sigma", "f", "q", "p")
 
 #: ``training``'s keys and their Python types, in order.
 TRAINING_TYPES: dict[str, type] = get_type_hints(Training)

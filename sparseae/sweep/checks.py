@@ -52,6 +52,7 @@ _RANGES: dict[str, Any] = {
     "weight_decay": Field(ge=0),
     "data_seed": Field(ge=0),
     "gaussian_inputs": Field(ge=1),
+    "holdout": Field(ge=0, lt=1),
     "gamma": Field(ge=0),
     "gamma_sigma": Field(ge=0),
     "q": Field(ge=1),

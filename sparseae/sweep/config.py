@@ -165,9 +165,10 @@ class Sweep(_Strict):
             for part in (OBJECTIVES[model], ACTIVATIONS[activation]):
                 if problem := part.check(training):
                     raise RequestError(problem)
-        for name, samples, inputs in {(d, t.samples, t.gaussian_inputs) for _, _, d, t in asked}:
+        shapes = {(d, t.samples, t.gaussian_inputs, t.holdout) for _, _, d, t in asked}
+        for name, samples, inputs, holdout in shapes:
             with refusing("space.dataset", name):
-                data.shape(name, samples=samples, gaussian_inputs=inputs)
+                data.shape(name, samples=samples, gaussian_inputs=inputs, holdout=holdout)
 
     def trials(self) -> tuple[Trial, ...]:
         """The trials, each once, in the order of the axes."""
