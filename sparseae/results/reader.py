@@ -17,7 +17,7 @@ from sparseae.errors import RequestError, first_line
 from sparseae.model.trial import ADDED_KEYS, DEFAULTS, TRAINING_TYPES
 from sparseae.results.location import Location
 from sparseae.results.parquet import read_table
-from sparseae.results.schema import EPOCH_FIELDS
+from sparseae.results.schema import ADDED_FIELDS, EPOCH_FIELDS
 
 
 def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
@@ -36,7 +36,9 @@ def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
         missing = [f.name for f in EPOCH_FIELDS if f.name not in table.column_names]
         if missing:
             raise RequestError(f"{place}: the epochs have no column {', '.join(missing)}")
-    return _frame(tables)
+    frame = _frame(tables)
+    absent = {f.name: np.nan for f in ADDED_FIELDS if f.name not in frame}
+    return frame.assign(**absent) if absent else frame
 
 
 def load_units(place: str | Path) -> pd.DataFrame:

@@ -39,7 +39,7 @@ Word = Annotated[str, Field(strict=True)]
 _KINDS: dict[type, Any] = {float: Number, int: Whole, bool: Flag, str: Word}
 
 #: The valid range of each key of ``training``; a key that is not here takes any value of its type.
-_RANGES: dict[str, Any] = {
+RANGES: dict[str, Any] = {
     "epochs": Field(ge=0),
     "batch_size": Field(ge=1),
     "hidden_units": Field(ge=1),
@@ -52,6 +52,7 @@ _RANGES: dict[str, Any] = {
     "weight_decay": Field(ge=0),
     "data_seed": Field(ge=0),
     "gaussian_inputs": Field(ge=1),
+    "holdout": Field(ge=0, lt=1),
     "gamma": Field(ge=0),
     "gamma_sigma": Field(ge=0),
     "q": Field(ge=1),
@@ -66,7 +67,7 @@ def _value_types() -> dict[str, TypeAdapter]:
     types["seed"] = Annotated[Whole, Field(ge=0)]
     for key, kind in TRAINING_TYPES.items():
         base = _KINDS[kind]
-        types[key] = Annotated[base, _RANGES[key]] if key in _RANGES else base
+        types[key] = Annotated[base, RANGES[key]] if key in RANGES else base
     return {key: TypeAdapter(kind) for key, kind in types.items()}
 
 

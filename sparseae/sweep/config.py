@@ -45,15 +45,18 @@ class _Strict(BaseModel):
 class Resources(_Strict):
     """What one Tune trial asks Ray for."""
 
+    #: CPUs of one Tune trial, and the threads that compute its steps.
     cpu: Annotated[Number, Field(gt=0)] = 1
-    #: ``auto``: a share of a GPU where there is one.
+    #: GPUs of one Tune trial; ``auto``: a share of a GPU where there is one.
     gpu: Literal["auto"] | Annotated[Number, Field(ge=0)] = "auto"
 
 
 class Override(_Strict):
     """Training keys that trials with certain values get."""
 
+    #: Axis or key of training to the value, or a list of the values, of the trials meant.
     when: dict[str, Any]
+    #: Keys of training and the values that these trials get.
     training: dict[str, Any]
 
 
@@ -63,19 +66,27 @@ class Sweep(_Strict):
     Make one with `load`.
     """
 
+    #: The sweep's name, of the folder of its results.
     name: Word
-    #: Axis to values; `AXES` and any keys of ``training``.
+    #: Axis to values: model, activation, sigma2, constraint, dataset, seed and any key of training.
     space: dict[str, tuple[Any, ...]]
+    #: Axes whose trials train together as one Tune trial; what may differ in a stack is a number.
     stack: tuple[str, ...] = ("sigma2", "seed")
+    #: How each trial trains.
     training: dict[str, Any]
+    #: Entries with when: (axis or key to value or values) and training: (keys to values) for the
+    #: trials that match; later entries win.
     overrides: tuple[Override, ...] = ()
+    #: Entries of axis or key to value or values; what matches one is not trained.
     exclude: tuple[dict[str, Any], ...] = ()
+    #: What one Tune trial asks Ray for.
     resources: Resources = Resources()
+    #: Keep the final weights as weights/TRIAL_ID.safetensors.
     keep_weights: Flag = False
     #: Train with products in TF32 on GPUs that have it: faster, with 10 bits of mantissa. Not part
     #: of a trial's identity, so that a sweep has one value throughout.
     tf32: Flag = False
-    #: Measure the terms of the theory every epoch (`sparseae.theory.terms`).
+    #: Measure the terms of the theory every epoch (docs/theory.md).
     theory: Flag = False
     #: Epochs between checkpoints; ``auto``: about a minute's work.
     checkpoint_every: Literal["auto"] | Annotated[Whole, Field(ge=1)] = "auto"
@@ -85,7 +96,7 @@ class Sweep(_Strict):
     storage_patience: Annotated[Number, Field(ge=0)] = 300
     #: How often a Tune trial that crashed is tried again.
     max_failures: Annotated[Whole, Field(ge=0)] = 3
-    #: Trackers that hear of every epoch (`sparseae.cluster.watching`).
+    #: Trackers that get a run for every trial: tensorboard, mlflow, wandb.
     watch: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
 
     @classmethod
@@ -164,9 +175,10 @@ class Sweep(_Strict):
             for part in (MODELS[model], ACTIVATIONS[activation]):
                 if problem := part.check(training):
                     raise RequestError(problem)
-        for name, samples, inputs in {(d, t.samples, t.gaussian_inputs) for _, _, d, t in asked}:
+        shapes = {(d, t.samples, t.gaussian_inputs, t.holdout) for _, _, d, t in asked}
+        for name, samples, inputs, holdout in shapes:
             with refusing("space.dataset", name):
-                data.shape(name, samples=samples, gaussian_inputs=inputs)
+                data.shape(name, samples=samples, gaussian_inputs=inputs, holdout=holdout)
 
     def trials(self) -> tuple[Trial, ...]:
         """The trials, each once, in the order of the axes."""

@@ -106,14 +106,14 @@ def _flops_per_sample(trial: Trial, inputs: int) -> tuple[int, int]:
 def data_shape(trial: Trial) -> tuple[int, int]:
     """(samples, inputs) of a trial's data set."""
     t = trial.training
-    return _data_shape(trial.dataset, t.samples, t.gaussian_inputs)
+    return _data_shape(trial.dataset, t.samples, t.gaussian_inputs, t.holdout)
 
 
 @lru_cache
-def _data_shape(name: str, samples: int, gaussian_inputs: int) -> tuple[int, int]:
+def _data_shape(name: str, samples: int, gaussian_inputs: int, holdout: float) -> tuple[int, int]:
     # A file's shape is read once for all its trials; a file that changes meanwhile only makes the
     # plan's figures old.
-    return data.shape(name, samples=samples, gaussian_inputs=gaussian_inputs)
+    return data.shape(name, samples=samples, gaussian_inputs=gaussian_inputs, holdout=holdout)
 
 
 def cut(plans: Sequence[StackPlan], workers: int, *, gpu: bool = False) -> list[StackPlan]:

@@ -140,6 +140,7 @@ def _train(
         location=location,
         tasks=tasks,
         datasets={preparation: d.x for preparation, d in datasets.items()},
+        heldout={p: d.heldout for p, d in datasets.items() if d.heldout is not None},
         routines=routines,
         recorder=recorder,
     )
