@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from sparseae.errors import RequestError, named, nearest, shown
 from sparseae.model.trial import AXES, FUNCTIONS, STACKABLE, TRAINING_TYPES, Training
+from sparseae.sweep.reading import NUMBER
 
 #: The paper's values of sigma2 (section 3).
 PAPER_SIGMA2 = (0.0, 0.001, 0.01, 0.04, 0.09, 0.16, 0.25, 0.36, 0.49, 0.64, 0.81, 1.0)
 
 
 def _number(value: object) -> object:
-    """YAML 1.1 reads ``1e-3`` as text; -0.0 becomes 0.0, or its trial_id would differ."""
-    if isinstance(value, str | float):
-        try:
+    """YAML 1.1 writes ``1e-3`` as text; -0.0 becomes 0.0, or its trial_id would differ."""
+    if isinstance(value, float) or (isinstance(value, str) and NUMBER.fullmatch(value)):
+        with suppress(ValueError):  # .inf, as YAML writes it
             return float(value) + 0.0
-        except ValueError:
-            return value
     return value
 
 
@@ -31,9 +30,17 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+#: What YAML 1.1 reads as a truth, and configurations may have.
+_TRUTHS = {"yes": True, "on": True, "no": False, "off": False}
+
+
+def _flag(value: object) -> object:
+    return _TRUTHS.get(value.lower(), value) if isinstance(value, str) else value
+
+
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_number)]
 Whole = Annotated[int, Field(strict=True, lt=2**62), BeforeValidator(_whole)]
-Flag = Annotated[bool, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True), BeforeValidator(_flag)]
 Word = Annotated[str, Field(strict=True)]
 
 _KINDS: dict[type, Any] = {float: Number, int: Whole, bool: Flag, str: Word}
@@ -89,14 +96,18 @@ def _checked(key: str, value: object, where: str) -> Any:
             raise RequestError(
                 f"{where}: unknown {key} {shown(checked)}; {nearest(checked, names)}"
             )
-    elif key == "dataset":
-        from sparseae import data
-
-        if not checked.isprintable():
-            raise RequestError(f"{where}: must be a name or a path, not {shown(checked)}")
-        with refusing(where, checked):
-            data.check(checked)
+    elif key == "dataset" and not checked.isprintable():
+        raise RequestError(f"{where}: must be a name or a path, not {shown(checked)}")
     return checked
+
+
+def require_data(names: Sequence[str]) -> None:
+    """Refuse a data set that is none, or a file that cannot be used."""
+    from sparseae import data
+
+    for i, name in enumerate(names):
+        with refusing(f"space.dataset[{i}]", name):
+            data.check(name)
 
 
 @contextmanager

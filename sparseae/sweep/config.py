@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -28,11 +29,12 @@ from sparseae.sweep.checks import (
     name_of,
     overrides_of,
     refusing,
+    require_data,
     require_known,
     stack_of,
     values_of,
 )
-from sparseae.sweep.reading import changed, read
+from sparseae.sweep.reading import changed, parse, plain, read
 
 #: Listing this many trials took 14 s and half a gigabyte.
 _MOST_TRIALS = 1_000_000
@@ -112,13 +114,14 @@ class Sweep(_Strict):
         Raises:
             RequestError: in one line, with the key, the value and the nearest valid choice.
         """
-        raw: Any = source
         if isinstance(source, Sweep):
-            raw = source.resolved()
-        elif isinstance(source, str | Path):
-            raw = read(Path(source))
+            raw: Any = source.resolved()
+        elif isinstance(source, str | os.PathLike):
+            raw = read(source)
+        else:
+            raw = plain(source)
         if not isinstance(raw, Mapping):
-            origin = f"{named(str(source))}: " if isinstance(source, str | Path) else ""
+            origin = f"{named(str(source))}: " if isinstance(source, str | os.PathLike) else ""
             raise RequestError(f"{origin}a configuration is a mapping, not {shown(raw)}")
         # What the file's exclude and overrides name may be gone from a space that was narrowed.
         before: dict[str, set[Any]] = {}
@@ -126,9 +129,24 @@ class Sweep(_Strict):
             with suppress(RequestError):
                 _, _, before = values_of(raw)
                 overrides_of(given(raw, "overrides", []), before, {})
-        for text in set_values:
+        for text in [set_values] if isinstance(set_values, str) else set_values:
             raw = changed(raw, text)
-        return cls._checked(dict(raw), before)
+        sweep = cls._checked(dict(raw), before)
+        require_data(sweep.space["dataset"])
+        sweep._require_possible()
+        return sweep
+
+    @classmethod
+    def recorded(cls, text: str | bytes, origin: str) -> Sweep:
+        """The sweep of a ``sweep.yaml``, wherever its data may be now.
+
+        Raises:
+            RequestError: in one line, if it is not what a sweep wrote.
+        """
+        raw = parse(text, origin)
+        if not isinstance(raw, dict):
+            raise RequestError(f"{named(origin)}: a configuration is a mapping, not {shown(raw)}")
+        return cls._checked(raw, {})
 
     @classmethod
     def _checked(cls, raw: dict[Any, Any], before: Mapping[str, set[Any]]) -> Sweep:
@@ -162,7 +180,6 @@ class Sweep(_Strict):
             raise RequestError(f"space: {sweep._size:,} trials are more than {_MOST_TRIALS:,}")
         if not sweep.trials():
             raise RequestError("exclude: leaves no trial")
-        sweep._require_possible()
         return sweep
 
     def _require_possible(self) -> None:
