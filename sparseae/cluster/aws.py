@@ -18,9 +18,9 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
+from sparseae import paths
 from sparseae.cluster import aws_account as account
 from sparseae.cluster.guard import boot_script
-from sparseae.results.location import redacted, secret_in
 
 _IMAGE_PREFIX = "resolve:ssm:"
 
@@ -133,9 +133,9 @@ def _range(value: object) -> str:
 def _bucket(value: object) -> str:
     """The bucket of a URL of results, which the head's files and every job's log will have."""
     url = str(value)
-    if secret_in(url):
+    if paths.has_secret(url):
         raise click.ClickException(
-            f"provider.results: {redacted(url)!r} holds a credential; the machines' role needs none"
+            f"provider.results: {paths.public(url)} holds a credential; the role needs none"
         )
     bucket, _ = account.bucket_and_prefix(url)
     if not url.startswith("s3://") or not bucket or "CHANGE" in bucket:

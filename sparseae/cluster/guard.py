@@ -21,13 +21,14 @@ _SCRIPT = Path(__file__).with_name("guard.sh")
 
 #: systemd's own unit outlasts the one that runs a boot's scripts.
 _START = """#!/bin/sh
-cat > /run/sparseae-guard.sh <<'GUARD'
+guard=$(mktemp /run/sparseae-guard.XXXXXX)
+cat > "$guard" <<'GUARD'
 {script}GUARD
-set -- sh /run/sparseae-guard.sh {idle:.0f} {life:.0f} {end}
-if command -v systemd-run >/dev/null; then
+set -- sh "$guard" {idle:.0f} {life:.0f} {end}
+if [ -d /run/systemd/system ]; then
     systemd-run --unit=sparseae-guard "$@"
 else
-    nohup setsid "$@" >/var/log/sparseae-guard.log 2>&1 &
+    nohup setsid "$@" >"$guard.log" 2>&1 &
 fi
 """
 

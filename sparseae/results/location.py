@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
 
-from sparseae.errors import RequestError
+from sparseae import paths
+from sparseae.errors import RequestError, first_line
 from sparseae.results.patience import Patient
 
 
@@ -26,15 +26,19 @@ class Location:
         self.path = path.rstrip("/")
 
     @classmethod
-    def of(cls, place: str | Path) -> Location:
+    def of(cls, place: str | Path, what: str = "DIR") -> Location:
         """The location of a path or a URL such as ``s3://bucket/prefix``.
 
+        Args:
+            place: the path or URL.
+            what: it is, for a refusal.
+
         Raises:
-            RequestError: if the URL is of no known filesystem.
+            RequestError: if it is none (`sparseae.paths`), or the URL is of no known filesystem.
         """
-        if "://" not in str(place):
-            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(place)))
-        url = str(place)
+        given = url = paths.checked(place, what)
+        if not paths.is_url(given):
+            return cls(fs.LocalFileSystem(), paths.absolute(given, what))
         if url.startswith("s3://"):
             # A small file is then one request, not an upload in parts.
             url += "&" if "?" in url else "?"
@@ -42,18 +46,19 @@ class Location:
         try:
             filesystem, path = fs.FileSystem.from_uri(url)
         except pa.ArrowInvalid:
-            return cls._of_fsspec(str(place))
+            return cls._of_fsspec(given, what)
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise RequestError(f"{what}: {paths.public(given)}: {_reason(error, given)}") from None
         return cls(filesystem, path)
 
     @classmethod
-    def _of_fsspec(cls, url: str) -> Location:
+    def _of_fsspec(cls, url: str, what: str) -> Location:
         import fsspec  # Ray brings it; only URLs that pyarrow does not know need it
 
         try:
             filesystem, path = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            words = str(error).replace(url, redacted(url))
-            raise RequestError(f"results {redacted(url)!r}: {words}") from None
+        except Exception as error:  # what a filesystem's own package raises is anything
+            raise RequestError(f"{what}: {paths.public(url)}: {_reason(error, url)}") from None
         return cls(fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path)
 
     @property
@@ -71,7 +76,10 @@ class Location:
 
     def __str__(self) -> str:
         if self.is_local:
-            relative = os.path.relpath(self.path)
+            try:
+                relative = os.path.relpath(self.path)
+            except OSError:  # the working directory is gone
+                return self.path
             return self.path if relative.startswith("..") else relative
         kind = self.filesystem.type_name.removeprefix("py::").removeprefix("fsspec+")
         return f"{kind}://{self.path}"
@@ -142,6 +150,11 @@ class Location:
         self.filesystem.move(self.path, f"{self.path.rsplit('/', 1)[0]}/{name}")
 
 
+def _reason(error: Exception, url: str) -> str:
+    """What a filesystem says of a URL, which may repeat it with the key in it."""
+    return first_line(error).replace(url, paths.public(url))
+
+
 def _sync(folder: str) -> None:
     """Make a rename outlast a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -151,32 +164,12 @@ def _sync(folder: str) -> None:
         os.close(descriptor)
 
 
-#: KEY@ or KEY:SECRET@ in front of a URL's host; a secret may hold slashes, a path may hold an @.
-_USER_INFO = re.compile(r"^(?:[^/@]*:(?!\d+/).*|[^/@]*)@")
-
-#: Options of a URL whose values are nobody else's business.
-_SECRET_OPTION = re.compile(
-    r"(?i)((?:^|[?&;])[^=&;]*(?:key|secret|token|passw|signature|sig)[^=&;]*=)[^&;]+"
-)
-
-
-def redacted(place: str | Path) -> str:
-    """A path or URL without the credential that it may hold, for people and logs."""
-    scheme, mark, rest = str(place).partition("://")
-    if not mark:
-        return str(place)
-    rest, question, options = rest.partition("?")
-    rest = _USER_INFO.sub("***@", rest)
-    options = _SECRET_OPTION.sub(r"\1***", question + options)
-    return f"{scheme}://{rest}{options}"
-
-
-def secret_in(place: str | Path) -> bool:
-    """Whether a URL holds a credential."""
-    return redacted(place) != str(place)
-
-
 def below(place: str | Path, name: str) -> str:
-    """The path or URL of what is called ``name`` in a folder; a URL's options stay at its end."""
-    folder, mark, options = str(place).partition("?") if "://" in str(place) else (place, "", "")
-    return f"{str(folder).rstrip('/')}/{name}{mark}{options}"
+    """The path or URL of what is called ``name`` in a folder; a URL's options stay at its end.
+
+    Raises:
+        RequestError: if the folder is none (`sparseae.paths`).
+    """
+    text = paths.checked(place, "results")
+    folder, mark, options = text.partition("?") if paths.is_url(text) else (text, "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{options}"
