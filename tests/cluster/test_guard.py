@@ -22,11 +22,11 @@ SCRIPT = REPOSITORY / "sparseae" / "cluster" / "guard.sh"
 IDLE = 8
 
 WORK = """
-import sys, time, ray
+import time, ray
 ray.init(address="auto", log_to_driver=False)
 @ray.remote(num_cpus=1)
 def work():
-    time.sleep(float(sys.argv[1]))
+    time.sleep(10_000)
 ray.get([work.remote() for _ in range(2)])
 """
 
@@ -67,7 +67,7 @@ class TestOnMachines:
             # As long as there is work on it a worker stays, also far beyond its idle time. The
             # head has none of its own: the sweep's process below stands for a submitted job.
             driver = subprocess.Popen(
-                head.command(python(), "/srv/work.py", "10000", "-m", "sparseae", "run", "-")
+                head.command(python(), "/srv/work.py", "-m", "sparseae", "run", "-")
             )
             until(lambda: "ray::work" in titles(worker))
             for machine in made.values():
