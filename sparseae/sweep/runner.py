@@ -15,6 +15,7 @@ from sparseae.results.location import Location, below
 from sparseae.results.lock import Check, only_run
 from sparseae.results.store import Store
 from sparseae.sweep.config import Sweep, difference
+from sparseae.sweep.deadline import deadline
 from sparseae.sweep.job import CHECKPOINTS, Executor, Job, Observer, Recorder, Task
 from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
 from sparseae.sweep.plan import StackPlan, cut, stacks
@@ -85,7 +86,7 @@ def run(
     except OSError as error:
         raise RequestError(f"{location}: cannot be read: {first_line(error)}") from None
     datasets = prepared(sweep.trials())
-    with only_run(location, observer.note) as check:
+    with deadline(sweep.max_hours, observer.note), only_run(location, observer.note) as check:
         try:
             if overwrite:
                 _clear(location)
