@@ -41,8 +41,10 @@ mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=$(getent ahostsv4 "${nodes[0]}" | awk '$1 !~ /^127\./ { print $1; exit }' || true)
 head=${head:-$(hostname -I | cut -d' ' -f1)}
 port=$((20000 + SLURM_JOB_ID % 20000))    # other jobs' Rays may be on the same node
-RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
-export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_TOKEN_PATH="$SLURM_SUBMIT_DIR/.$SLURM_JOB_NAME-$SLURM_JOB_ID.token"
+trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
+(umask 077; python -c 'import secrets; print(secrets.token_hex(32))' > "$RAY_AUTH_TOKEN_PATH")
 
 # Not `ray symmetric-run`: it does not pass signals on, and its `ray stop` ends every Ray of the user.
 ray_on() {    # COUNT NODES OPTIONS...: a step that lasts as long as Ray does
