@@ -10,6 +10,7 @@ import base64
 import fnmatch
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -536,3 +537,18 @@ def test_what_is_not_filled_in_is_refused_before_anything_is_made(account, key, 
     with pytest.raises(click.ClickException, match=says):
         aws.Provider.bootstrap_config(config)
     assert not boto3.client("iam").list_roles()["Roles"]
+
+
+def test_the_budget_of_the_docs_is_one_that_aws_takes(account):
+    """The command's JSON, by AWS's own model of the call (botocore checks it) and moto."""
+    text = (REPOSITORY / "docs" / "cluster.md").read_text()
+    budget, told = (
+        json.loads(re.search(rf"--{option} '(.*)'", text)[1])
+        for option in ("budget", "notifications-with-subscribers")
+    )
+    budgets = boto3.client("budgets")
+    budgets.create_budget(
+        AccountId="123456789012", Budget=budget, NotificationsWithSubscribers=told
+    )
+    (made,) = budgets.describe_budgets(AccountId="123456789012")["Budgets"]
+    assert made["BudgetName"] == "sparseae"
