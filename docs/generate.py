@@ -108,8 +108,7 @@ def _configuration() -> str:
         + "## Keys of `training`\n\n"
         "Each may stand under `training:`, in an entry of `overrides:`, or as an axis under\n"
         "`space:`. Each is a column of the results and, `epochs` apart, part of a trial's\n"
-        "identity\n"
-        f"({later} only where they are not at their default).\n\n"
+        f"identity ({later} only where they are not at their default).\n\n"
         + _table(["key", "type", "default", "meaning"], training)
         + "## Axes of `space`\n\n"
         + _table(

@@ -146,12 +146,23 @@ def _print_verdicts(console: Console, verdicts: pd.DataFrame) -> None:
 def trials(
     place: Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a sweep.")],
     prediction: Annotated[
-        str, typer.Argument(help="As analyze names it: relu-flat, or one of its statements.")
+        str,
+        typer.Argument(
+            metavar="PREDICTION|TRIAL_ID",
+            help="As analyze names it: relu-flat, or one of its statements. Or a trial's id.",
+        ),
     ],
+    filters: Annotated[
+        Path | None, typer.Option(help="Of a trial: draw its filters to this file (.png, .svg).")
+    ] = None,
 ) -> None:
-    """Print what stands behind a verdict: its trials and the command that trains them again."""
+    """Print what stands behind a verdict, its trials and how to train them again; or one trial."""
     from sparseae.analysis.behind import behind
+    from sparseae.cli import trial
 
+    if trial.PATTERN.fullmatch(prediction):
+        trial.show(place, prediction, filters)
+        return
     for case, dataset, outcome, sources in behind(place, prediction):
         typer.echo(f"{case.label}, {dataset}: {outcome.verdict}; {outcome.evidence}")
         for source in sources:
