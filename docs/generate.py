@@ -15,10 +15,8 @@ import typer.main
 from pydantic_core import PydanticUndefined
 
 from sparseae.cli import app
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.constraints import CONSTRAINTS
+from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
 from sparseae.model.documented import meanings
-from sparseae.model.objective import OBJECTIVES
 from sparseae.model.trial import ADDED_KEYS, DEFAULTS, OWN_KEYS, STACKABLE, TRAINING_TYPES, Training
 from sparseae.results import columns
 from sparseae.sweep.checks import RANGES
@@ -114,7 +112,7 @@ def _configuration() -> str:
         + _table(
             ["axis", "values"],
             [
-                ["`model`", ", ".join(sorted(OBJECTIVES))],
+                ["`model`", ", ".join(sorted(MODELS))],
                 ["`activation`", ", ".join(sorted(ACTIVATIONS))],
                 ["`sigma2`", "numbers of 0 or more; `paper`: the paper's twelve values"],
                 ["`constraint`", ", ".join(sorted(CONSTRAINTS))],

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparseae.errors import RequestError, nearest
-from sparseae.model.activations import ACTIVATIONS
+from sparseae.model import ACTIVATIONS
 from sparseae.model.trial import AXES, DEFAULTS, TRAINING_TYPES, Training, Trial
 from sparseae.results import load, load_weights, provenance
 from sparseae.results.location import Location
