@@ -51,6 +51,7 @@ def run(
     from rich.console import Console
 
     import sparseae
+    from sparseae import paths
     from sparseae.cli.view import RunView
     from sparseae.errors import RequestError
 
@@ -80,7 +81,7 @@ def run(
     frame = done.frame
     for part in _final(frame):
         console.print(part, highlight=False)
-    console.print(f"results: {done.place}", highlight=False, soft_wrap=True)
+    console.print(f"results: {paths.public(done.place)}", highlight=False, soft_wrap=True)
     if done.failed:
         console.print(
             f"[red]{len(done.failed):,} of {done.trials:,} trials failed[/]: "

@@ -81,7 +81,7 @@ def status(
         console.print("no sweep has been submitted to this cluster", highlight=False)
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("job", "state", "trials", "epochs", "done", "started"):
+    for column in ("job", "state", "trials", "epochs", "done", "started", "owner"):
         number = column in ("trials", "epochs", "done")
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for job in known:
@@ -90,7 +90,7 @@ def status(
         if far is not None:
             cells = [f"{far.trials:,}/{far.trials_total:,}", f"{far.epochs:,}/{far.epochs_total:,}"]
             cells.append(f"{far.share:.0%}")
-        table.add_row(job.name, job.state, *cells, _clock(job.started))
+        table.add_row(job.name, job.state, *cells, _clock(job.started), job.owner)
     console.print(table, highlight=False)
 
 
@@ -139,6 +139,8 @@ def _print_one(jobs: Jobs, job: SweepJob) -> None:
 
     far = jobs.progress(job)
     typer.echo(f"{job.name}: {job.state}" + (f", {far}" if far else ""))
+    if job.owner:
+        typer.echo(f"submitted by {job.owner}")
     if job.started:
         end = job.ended or time.time()
         words = "for" if job.live else "took"
