@@ -27,4 +27,4 @@ def main() -> None:
 
 
 # Each registers its commands on `app`.
-from sparseae.cli import analysis, compare, data, plan, run, submit, theory  # noqa: E402, F401
+from sparseae.cli import analysis, compare, data, plan, replay, run, submit, theory  # noqa: E402, F401
