@@ -33,8 +33,7 @@ from sparseae.engine import stack as stack_module
 from sparseae.engine.footprint import footprint
 from sparseae.engine.stack import Stack
 from sparseae.errors import RequestError
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.objective import OBJECTIVES
+from sparseae.model import ACTIVATIONS, MODELS
 from sparseae.model.trial import Training, Trial
 
 #: The paper's values of sigma2 (section 3); a test holds them and `paper_stacks` to paper.yaml.
@@ -136,14 +135,14 @@ def check(card: Card) -> bool:
          "resumed against uninterrupted"), 0.0,
     )  # fmt: skip
     limits = dict(zip(worst, (1e-9, 1e-9, 1e-6, 1e-3, 1e-6), strict=True))
-    for model, activation in itertools.product(OBJECTIVES, ACTIVATIONS):
+    for model, activation in itertools.product(MODELS, ACTIVATIONS):
         found = dict(zip(worst, _differences(card, model, activation), strict=True))
         for name, value in found.items():
             if not value <= limits[name]:
                 print(f"  {model} {activation}: {name} differs by {value:.1e}")
             worst[name] = max(worst[name], value if value == value else float("inf"))
     table(
-        f"{len(OBJECTIVES) * len(ACTIVATIONS)} models x activations: largest relative difference",
+        f"{len(MODELS) * len(ACTIVATIONS)} models x activations: largest relative difference",
         ("what", "difference", "limit", ""),
         [
             (
@@ -238,7 +237,7 @@ class Floors:
 
     def step(self, trials: Sequence[Trial], inputs: int, tf32: bool) -> tuple[float, float]:
         """Seconds of a step's products at the rate, and of its passes over W and V."""
-        t, objective = trials[0].training, OBJECTIVES[trials[0].model]
+        t, objective = trials[0].training, MODELS[trials[0].model]
         weights = len(trials) * t.hidden_units * inputs
         rows = t.batch_size * objective.copies(t)
         flops = objective.flops_per_weight_and_sample * rows * weights

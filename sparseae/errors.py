@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+#: Bounded in depth and length: YAML's aliases can make a page of text a tree of any size.
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
 
 class RequestError(ValueError):
@@ -45,3 +50,18 @@ def nearest(name: object, choices: Iterable[str], others: Iterable[str] = ()) ->
     if close:
         return f"did you mean {close[0]!r}?"
     return "valid: " + ", ".join(valid)
+
+
+def shown(value: object) -> str:
+    """A value in a message: short, and one line."""
+    try:
+        text = " ".join(_REPR.repr(value).split())
+    except ValueError:
+        return "an integer of thousands of digits"  # Python refuses to print those
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def named(key: object) -> str:
+    """A key or a path in a message: as it stands, quoted where it would not fit a line."""
+    plain = isinstance(key, str) and key.isprintable() and len(key) <= 200
+    return str(key) if plain else shown(key)

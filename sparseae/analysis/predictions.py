@@ -29,11 +29,22 @@ TOGETHER = "all"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A verdict, the numbers that decided, and the curves they come from."""
+    """A verdict, the numbers that decided, and the curves they come from (docs/analysis.md)."""
 
     verdict: str
     evidence: str
     curves: Judged = field(default_factory=list)
+    effect: float = float("nan")
+    effect_low: float = float("nan")
+    effect_high: float = float("nan")
+    measure: str = ""
+    seeds: int = 0
+    p: float = float("nan")
+    p_corrected: float = float("nan")
+    settled: bool = False
+    sensitive: bool = False
+    needs: str = ""
+    would_change: str = ""
 
 
 class Evidence:
@@ -116,6 +127,14 @@ class Prediction:
                  for o in {o.verdict: o for o in tested.values()}.values()]  # fmt: skip
         kept = [pair for o in tested.values() for pair in o.curves]
         return Outcome(combined([o.verdict for o in tested.values()]), "; ".join(parts), kept)
+
+
+#: The columns of the table of verdicts.
+COLUMNS = [
+    "prediction", "claim", "section", "dataset", "verdict", "evidence", "effect", "effect_low",
+    "effect_high", "measure", "seeds", "p", "p_corrected", "settled", "sensitive", "needs",
+    "would_change", "trials", "diverged",
+]  # fmt: skip
 
 
 #: Every prediction, in the order of the paper's sections.
@@ -505,7 +524,7 @@ class BiasNeeded(Prediction):
 def check_predictions(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a prediction and data set, and one over all data sets together.
 
-    Columns: prediction, claim, section, dataset, verdict, evidence, trials, diverged.
+    Columns: `COLUMNS`, which docs/analysis.md explains.
 
     Raises:
         RequestError: if a column is missing.
@@ -526,14 +545,12 @@ def verdict_table(judged: Judged) -> pd.DataFrame:
                     "claim": case.claim,
                     "section": case.section,
                     "dataset": dataset,
-                    "verdict": outcome.verdict,
-                    "evidence": outcome.evidence,
                     "trials": sum(curve.trials for curve, _ in outcome.curves),
                     "diverged": sum(curve.diverged for curve, _ in outcome.curves),
                 }
+                | {name: getattr(outcome, name) for name in COLUMNS if hasattr(outcome, name)}
             )
-    return pd.DataFrame(rows, columns=["prediction", "claim", "section", "dataset", "verdict",
-                                       "evidence", "trials", "diverged"])  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def every_case() -> Iterator[Prediction]:

@@ -27,4 +27,15 @@ def main() -> None:
 
 
 # Each registers its commands on `app`.
-from sparseae.cli import analysis, compare, data, plan, replay, run, submit, theory  # noqa: E402, F401
+from sparseae.cli import (  # noqa: E402
+    analysis,  # noqa: F401
+    columns,  # noqa: F401
+    compare,  # noqa: F401
+    data,  # noqa: F401
+    plan,  # noqa: F401
+    quickstart,  # noqa: F401
+    replay,  # noqa: F401
+    run,  # noqa: F401
+    submit,  # noqa: F401
+    theory,  # noqa: F401
+)

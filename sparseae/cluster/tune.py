@@ -51,6 +51,7 @@ class Shared:
     sweep: Sweep
     location: Location
     datasets: Mapping[Preparation, np.ndarray]
+    heldout: Mapping[Preparation, np.ndarray]
     routines: Choices
     tasks: _Packed
 
@@ -90,6 +91,7 @@ class StackTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         task, sweep = self._shared.tasks[config["piece"]], self._shared.sweep
         x = as_tensor(self._shared.datasets[task.preparation])
+        held = self._shared.heldout.get(task.preparation)
         routine = routine_of(self._shared.routines, task.trials[0], x.shape[1])
         self._unreported: list[dict[str, Any]] = []
         self._trouble, self._warning = self._warning, ""  # of the device once, not in every trial
@@ -104,6 +106,7 @@ class StackTrainable(tune.Trainable):
                 routine,
                 theory=sweep.theory,
                 tf32=sweep.tf32,
+                heldout=None if held is None else as_tensor(held),
             )
             if task.checkpoints:
                 self._load(task.checkpoints)
@@ -406,7 +409,7 @@ def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None
     tasks = job.tasks(placement.workers, gpu=placement.gpu_workers > 0)
     if placement.waiting:
         job.recorder.note("no GPU is up yet: the Tune trials wait for one")
-    shared = Shared(sweep, job.location, job.datasets, job.routines, _Packed(tasks))
+    shared = Shared(sweep, job.location, job.datasets, job.heldout, job.routines, _Packed(tasks))
     trainable = tune.with_resources(
         tune.with_parameters(StackTrainable, shared=shared),
         resources=lambda config: tune.PlacementGroupFactory([config["resources"]]),

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sparseae.errors import RequestError
+from sparseae import paths
+from sparseae.errors import RequestError, named
 
 #: The folder with data sets that a user has, each in a folder of its own.
 DATA_DIR = "SPARSEAE_DATA_DIR"
@@ -17,9 +18,10 @@ DATA_DIR = "SPARSEAE_DATA_DIR"
 def folders(name: str) -> Iterator[Path]:
     """Where the files of a data set may be: the user's folder, then the cache."""
     if own := os.environ.get(DATA_DIR):
-        if not Path(own).is_dir():
-            raise RequestError(f"{DATA_DIR}={own}: there is no such folder")
-        yield Path(own) / name
+        folder = Path(paths.checked(own, DATA_DIR))
+        if not folder.is_dir():
+            raise RequestError(f"{DATA_DIR}={named(own)}: there is no such folder")
+        yield folder / name
     yield cache(name)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparseae import paths
 from sparseae.data.dataset import Raw, Source, subset
 from sparseae.data.files import reading
 from sparseae.errors import RequestError
@@ -25,7 +26,7 @@ class Matrix(Source):
 
     def __init__(self, path: str) -> None:
         self.name = path  # type: ignore[misc]
-        self._path = Path(path).expanduser()
+        self._path = Path(paths.checked(path, "data set"))
 
     def check(self) -> None:
         self._open()

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparseae.engine.stack import BATCHED_MEASURE_ROWS, measured_numbers, measured_together
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.objective import OBJECTIVES
+from sparseae.model import ACTIVATIONS, MODELS
 from sparseae.model.trial import Trial
 
 _FLOAT32, _FLOAT64, _INT64 = 4, 8, 8
@@ -54,7 +53,7 @@ class Footprint:
 def footprint(trials: Sequence[Trial], samples: int, inputs: int) -> Footprint:
     """The memory of a stack on data of shape (samples, inputs), all members stepping at once."""
     t, size = trials[0].training, len(trials)
-    model = OBJECTIVES[trials[0].model]
+    model = MODELS[trials[0].model]
     objective, activation = model(t), ACTIVATIONS[trials[0].activation]()
     seeds = len({trial.seed for trial in trials})
     n, m, batch = inputs, t.hidden_units, min(t.batch_size, samples)

@@ -10,29 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import repeat
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparseae.engine import randomness
 from sparseae.engine.c import compiled
+from sparseae.engine.measurements import Measurement, Units
 from sparseae.engine.program import Program, precision
 from sparseae.engine.torch import TORCH, parts
-from sparseae.model.activations import ACTIVATIONS, Activation
+from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
+from sparseae.model.activations import Activation
 from sparseae.model.coefficients import PerMember
-from sparseae.model.constraints import CONSTRAINTS, row_norms
-from sparseae.model.objective import (
-    OBJECTIVES,
-    Coefficients,
-    Moments,
-    Network,
-    Objective,
-    Pass,
-)
+from sparseae.model.constraints import row_norms
+from sparseae.model.objective import Coefficients, Moments, Network, Objective, Pass
 from sparseae.model.trial import STACKABLE, Trial
 
 #: Noise for this many bytes is drawn at once and shared by the members with the same seed.
@@ -44,52 +37,6 @@ MEASURE_ROWS, BATCHED_MEASURE_ROWS = 250, 500
 
 #: A measurement on a GPU takes as many members at once as this many bytes hold.
 MEASURE_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What was measured of each member on the clean training set (eq. 14), (S,) each, float64.
-
-    Of a diverged member the numbers mean nothing.
-    """
-
-    diverged: Tensor  # bool
-    activation_fraction: Tensor
-    dead_units: Tensor  # int64
-    reconstruction_error: Tensor
-    regularization: Tensor | None
-    weight_norm_mean: Tensor
-    bias_mean: Tensor
-    pre_activation_mean: Tensor
-    units: Units
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Each member's columns of the results: its status, and where it is ok the numbers."""
-        names = [f.name for f in fields(self) if f.name not in ("diverged", "units")]
-        columns = {
-            name: values.tolist() for name in names if (values := getattr(self, name)) is not None
-        }
-        units = self.units.bias.shape[1]
-        rows: list[dict[str, Any]] = []
-        for member, diverged in enumerate(self.diverged.tolist()):
-            if diverged:
-                rows.append({"status": "diverged"})
-                continue
-            row = {name: column[member] for name, column in columns.items()}
-            row["dead_fraction"] = row["dead_units"] / units
-            row["loss"] = row["reconstruction_error"] + row.get("regularization", 0.0)
-            rows.append({"status": "ok", **row})
-        return rows
-
-
-@dataclass(frozen=True)
-class Units:
-    """The same a unit, (S, m) each, float64."""
-
-    activation_fraction: Tensor
-    pre_activation_mean: Tensor
-    bias: Tensor
-    weight_norm: Tensor
 
 
 class _Group:
@@ -193,7 +140,7 @@ class Stack:
         self.compiled = compiled(dtype) if on_cpu and in_c and together == 1 else None
         self.tf32 = tf32
         self.x = x.to(self.device, dtype)
-        self.objective = OBJECTIVES[first.model](first.training)
+        self.objective = MODELS[first.model](first.training)
         self.activation = ACTIVATIONS[first.activation]()
         self.constraint = CONSTRAINTS[first.constraint]()
         #: What makes the products of a step.

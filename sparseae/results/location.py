@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from sparseae.errors import RequestError
+from sparseae import paths
+from sparseae.errors import RequestError, first_line
 from sparseae.results.patience import Patient
 
 
@@ -25,15 +26,19 @@ class Location:
         self.path = path.rstrip("/")
 
     @classmethod
-    def of(cls, place: str | Path) -> Location:
+    def of(cls, place: str | Path, what: str = "DIR") -> Location:
         """The location of a path or a URL such as ``s3://bucket/prefix``.
 
+        Args:
+            place: the path or URL.
+            what: it is, for a refusal.
+
         Raises:
-            RequestError: if the URL is of no known filesystem.
+            RequestError: if it is none (`sparseae.paths`), or the URL is of no known filesystem.
         """
-        if "://" not in str(place):
-            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(place)))
-        url = str(place)
+        given = url = paths.checked(place, what)
+        if not paths.is_url(given):
+            return cls(fs.LocalFileSystem(), paths.absolute(given, what))
         if url.startswith("s3://"):
             # A small file is then one request, not an upload in parts.
             url += "&" if "?" in url else "?"
@@ -41,17 +46,19 @@ class Location:
         try:
             filesystem, path = fs.FileSystem.from_uri(url)
         except pa.ArrowInvalid:
-            return cls._of_fsspec(str(place))
+            return cls._of_fsspec(given, what)
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise RequestError(f"{what}: {paths.public(given)}: {first_line(error)}") from None
         return cls(filesystem, path)
 
     @classmethod
-    def _of_fsspec(cls, url: str) -> Location:
+    def _of_fsspec(cls, url: str, what: str) -> Location:
         import fsspec  # Ray brings it; only URLs that pyarrow does not know need it
 
         try:
             filesystem, path = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise RequestError(f"results {url!r}: {error}") from None
+        except Exception as error:  # what a filesystem's own package raises is anything
+            raise RequestError(f"{what}: {paths.public(url)}: {first_line(error)}") from None
         return cls(fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path)
 
     @property
@@ -69,7 +76,10 @@ class Location:
 
     def __str__(self) -> str:
         if self.is_local:
-            relative = os.path.relpath(self.path)
+            try:
+                relative = os.path.relpath(self.path)
+            except OSError:  # the working directory is gone
+                return self.path
             return self.path if relative.startswith("..") else relative
         kind = self.filesystem.type_name.removeprefix("py::").removeprefix("fsspec+")
         return f"{kind}://{self.path}"
@@ -150,6 +160,11 @@ def _sync(folder: str) -> None:
 
 
 def below(place: str | Path, name: str) -> str:
-    """The path or URL of what is called ``name`` in a folder; a URL's options stay at its end."""
-    folder, mark, options = str(place).partition("?") if "://" in str(place) else (place, "", "")
-    return f"{str(folder).rstrip('/')}/{name}{mark}{options}"
+    """The path or URL of what is called ``name`` in a folder; a URL's options stay at its end.
+
+    Raises:
+        RequestError: if the folder is none (`sparseae.paths`).
+    """
+    text = paths.checked(place, "results")
+    folder, mark, options = text.partition("?") if paths.is_url(text) else (text, "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{options}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sparseae.errors import RequestError, first_line
 from sparseae.model.trial import ADDED_KEYS, DEFAULTS, TRAINING_TYPES
 from sparseae.results.location import Location
 from sparseae.results.parquet import read_table
-from sparseae.results.schema import EPOCH_FIELDS
+from sparseae.results.schema import ADDED_FIELDS, EPOCH_FIELDS, epoch_schema
 
 
 def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
@@ -29,14 +29,28 @@ def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     Raises:
         RequestError: in one line, where a folder or its files cannot be used.
     """
-    listed = [places] if isinstance(places, str | Path) else list(places)
+    listed = places if isinstance(places, Iterable) and not isinstance(places, str) else [places]
     several = [sweep for place in listed for sweep in sweeps_in(Location.of(place))]
+    if not several:
+        raise RequestError("DIR: is empty: name at least one folder of a sweep")
     tables = [_table(sweep, "epochs") for sweep in several]
     for place, table in zip(several, tables, strict=True):
         missing = [f.name for f in EPOCH_FIELDS if f.name not in table.column_names]
         if missing:
             raise RequestError(f"{place}: the epochs have no column {', '.join(missing)}")
-    return _frame(tables)
+    frame = _frame(tables, ["sweep", "trial_id", "epoch"])
+    absent = {f.name: np.nan for f in ADDED_FIELDS if f.name not in frame}
+    return frame.assign(**absent) if absent else frame
+
+
+def no_epochs(training_types: Mapping[str, type]) -> pd.DataFrame:
+    """What `load` returns of a sweep of which no trial has a row: its columns, and no row."""
+    return epoch_schema(dict(training_types)).empty_table().to_pandas()
+
+
+def has_epochs(place: str | Path) -> bool:
+    """Whether a sweep has a row yet."""
+    return bool((Location.of(place) / "epochs").files(".parquet"))
 
 
 def load_units(place: str | Path) -> pd.DataFrame:
@@ -45,7 +59,8 @@ def load_units(place: str | Path) -> pd.DataFrame:
     Raises:
         RequestError: in one line, where there are none or they cannot be read.
     """
-    return _frame([_table(sweep, "units") for sweep in sweeps_in(Location.of(place))])
+    tables = [_table(sweep, "units") for sweep in sweeps_in(Location.of(place))]
+    return _frame(tables, ["trial_id", "unit"])
 
 
 def sweeps_in(location: Location) -> list[Location]:
@@ -56,9 +71,15 @@ def sweeps_in(location: Location) -> list[Location]:
     """
     if location.is_file():
         raise RequestError(f"{location}: is a file, not the folder of a sweep")
-    if (location / "epochs").exists():
+    if _is_sweep(location):
         return [location]
-    return [below for below in location.folders() if (below / "epochs").exists()] or [location]
+    return [below for below in location.folders() if _is_sweep(below)] or [location]
+
+
+def _is_sweep(location: Location) -> bool:
+    """Whether a folder has epochs of its own: a sweep in it may be called ``epochs``."""
+    epochs = location / "epochs"
+    return epochs.exists() and not (epochs / "epochs").exists()
 
 
 def load_weights(place: str | Path, trial_id: str) -> dict[str, np.ndarray]:
@@ -114,7 +135,15 @@ def _add_provenance(location: Location, known: dict[str, Any]) -> None:
 def configuration_of(location: Location) -> dict[str, Any] | None:
     """What a sweep's ``sweep.yaml`` has; None where there is none."""
     file = location / "sweep.yaml"
-    return yaml.safe_load(file.read_bytes()) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        configuration = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        raise RequestError(f"{file}: cannot be read: {first_line(error)}") from None
+    if not isinstance(configuration, dict) or not {"name", "space"} <= configuration.keys():
+        raise RequestError(f"{file}: is not what a sweep wrote: put back what it was")
+    return configuration
 
 
 def _files(location: Location, kind: str) -> list[Location]:
@@ -140,11 +169,17 @@ def _table(location: Location, kind: str) -> pa.Table:
         raise RequestError(f"{location}: {kind} differ in their columns: {error}") from None
 
 
-def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
+def _frame(tables: Sequence[pa.Table], once: list[str]) -> pd.DataFrame:
+    """The tables as one, with one row for each value of the columns ``once``.
+
+    A part that was copied (a "conflicted copy" of a synchronized folder) has rows a second time.
+    """
     try:
         frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
     except pa.ArrowException as error:
         raise RequestError(f"the folders differ in their columns: {error}") from None
+    if (again := frame.duplicated(once)).any():
+        frame = frame[~again].reset_index(drop=True)
     # Rows from before a key had its default, and are the same trials as rows from after.
     for key in ADDED_KEYS:
         if key in frame and frame[key].isna().any():

@@ -17,7 +17,7 @@ from sparseae import data
 from sparseae.engine.footprint import footprint
 from sparseae.engine.stack import MEASURE_ROWS, NOISE_BYTES, Stack
 from sparseae.engine.torch import choose
-from sparseae.model.objective import OBJECTIVES
+from sparseae.model import MODELS
 from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.routines import shape_of
@@ -97,7 +97,7 @@ def cost(trial: Trial) -> float:
 
 def _flops_per_sample(trial: Trial, inputs: int) -> tuple[int, int]:
     """Of training on a sample once, and of measuring it."""
-    objective = OBJECTIVES[trial.model]
+    objective = MODELS[trial.model]
     weights = trial.training.hidden_units * inputs
     step = objective.flops_per_weight_and_sample * objective.copies(trial.training)
     return weights * step, weights * 4
@@ -106,14 +106,14 @@ def _flops_per_sample(trial: Trial, inputs: int) -> tuple[int, int]:
 def data_shape(trial: Trial) -> tuple[int, int]:
     """(samples, inputs) of a trial's data set."""
     t = trial.training
-    return _data_shape(trial.dataset, t.samples, t.gaussian_inputs)
+    return _data_shape(trial.dataset, t.samples, t.gaussian_inputs, t.holdout)
 
 
 @lru_cache
-def _data_shape(name: str, samples: int, gaussian_inputs: int) -> tuple[int, int]:
+def _data_shape(name: str, samples: int, gaussian_inputs: int, holdout: float) -> tuple[int, int]:
     # A file's shape is read once for all its trials; a file that changes meanwhile only makes the
     # plan's figures old.
-    return data.shape(name, samples=samples, gaussian_inputs=gaussian_inputs)
+    return data.shape(name, samples=samples, gaussian_inputs=gaussian_inputs, holdout=holdout)
 
 
 def cut(plans: Sequence[StackPlan], workers: int, *, gpu: bool = False) -> list[StackPlan]:
@@ -168,7 +168,7 @@ def memory(plan: StackPlan) -> int:
     t = plan.trials[0].training
     samples, n = data_shape(plan.trials[0])
     m, members = t.hidden_units, len(plan.trials)
-    objective = OBJECTIVES[plan.trials[0].model]
+    objective = MODELS[plan.trials[0].model]
     rows = t.batch_size * objective.copies(t)
     parameters = 2 * (m * n + m)
     buffers = rows * (objective.pairs * (m + n) + 3 * m)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from sparseae.engine.torch import TORCH, Shape, choose, substitute, usable
-from sparseae.model.objective import OBJECTIVES
+from sparseae.model import MODELS
 from sparseae.model.trial import Trial
 from sparseae.results.location import Location
 
@@ -25,7 +25,7 @@ Choices = Mapping[str, str]
 def shape_of(trial: Trial, inputs: int) -> Shape:
     """The shape of a trial's steps."""
     t = trial.training
-    rows = t.batch_size * OBJECTIVES[trial.model].copies(t)
+    rows = t.batch_size * MODELS[trial.model].copies(t)
     return Shape.of(rows, inputs, t.hidden_units)
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from sparseae import data
 from sparseae.errors import RequestError, StorageError, first_line
 from sparseae.model.trial import TRAINING_TYPES, Trial
@@ -48,10 +46,10 @@ class Results:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The epochs as a DataFrame (`sparseae.load`)."""
-        from sparseae.results import load
+        """The epochs as a DataFrame (`sparseae.load`); without a row where every trial failed."""
+        from sparseae.results.reader import has_epochs, load, no_epochs
 
-        return load(self.place)
+        return load(self.place) if has_epochs(self.place) else no_epochs(TRAINING_TYPES)
 
 
 def run(
@@ -141,6 +139,7 @@ def _train(
         location=location,
         tasks=tasks,
         datasets={preparation: d.x for preparation, d in datasets.items()},
+        heldout={p: d.heldout for p, d in datasets.items() if d.heldout is not None},
         routines=routines,
         recorder=recorder,
     )
@@ -191,10 +190,11 @@ def _require_continuable(location: Location, sweep: Sweep) -> None:
     if not file.exists():
         return
     try:
-        earlier = Sweep.load(yaml.safe_load(file.read_bytes()))
-    except (yaml.YAMLError, RequestError) as error:
+        earlier = Sweep.recorded(file.read_bytes(), str(file))
+    except RequestError as error:
         raise RequestError(
-            f"{file} is no longer a valid configuration ({error}); --overwrite deletes the sweep"
+            f"{error}; that is the record of the sweep there: put back what it was, or give this "
+            "sweep another name (--set name=NAME)"
         ) from None
     if changed := difference(earlier, sweep):
         raise RequestError(

@@ -19,7 +19,10 @@ from torch import Tensor
 from sparseae.engine.randomness import generator
 from sparseae.engine.stack import Stack
 from sparseae.model.constraints import row_norms
-from sparseae.model.objective import AE, DAE, DAE2, EDAE, Coefficients, Objective, Pass
+from sparseae.model.corruption import DAE, EDAE
+from sparseae.model.objective import Coefficients, Objective, Pass
+from sparseae.model.penalties import AE
+from sparseae.model.second_order import DAE2
 
 #: One training sample in so many is measured, and at least so many are.
 _EVERY, _FEWEST = 50, 250

@@ -10,7 +10,7 @@ from sparseae.engine import torch as gemm
 from sparseae.engine.c import GATE, Compiled, compiled, turned
 from sparseae.engine.torch import IN_C, TORCH, VARIABLE, Shape, choose, decided, usable
 from sparseae.errors import RequestError
-from sparseae.model.activations import ACTIVATIONS
+from sparseae.model import ACTIVATIONS
 from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)

@@ -6,8 +6,7 @@ import torch
 from sparseae.engine import stack as stack_module
 from sparseae.engine.footprint import footprint
 from sparseae.engine.stack import Stack
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.objective import OBJECTIVES
+from sparseae.model import ACTIVATIONS, MODELS
 from tests.allocations import Allocations
 from tests.engine.test_stack import trials
 
@@ -31,7 +30,7 @@ def counted(members, samples: int, inputs: int) -> int:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("model", OBJECTIVES)
+@pytest.mark.parametrize("model", MODELS)
 def test_the_memory_of_any_model_is_predicted_within_a_tenth(model, activation):
     members = trials(model, activation, hidden_units=128, batch_size=50, corruptions=1)
     predicted = footprint(members, 1010, 98).allocated

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten
 from sparseae.engine import program as program_module
 from sparseae.engine import stack as stack_module
 from sparseae.engine.stack import Stack
-from sparseae.model.objective import OBJECTIVES
+from sparseae.model import MODELS
 from tests.engine.test_stack import data, trials
 
 
@@ -116,7 +116,7 @@ def captured(members, x, monkeypatch, broken=False) -> tuple[Stack, FakeGraphs]:
 
 
 @pytest.mark.parametrize("activation", ["relu", "softplus", "maxout"])
-@pytest.mark.parametrize("model", OBJECTIVES)
+@pytest.mark.parametrize("model", MODELS)
 def test_a_captured_step_is_the_eager_one(model, activation, monkeypatch):
     """To the bit: the capture changes neither weights nor streams, the graph holds the step."""
     members, x = trials(model, activation), data()

@@ -9,10 +9,9 @@ import torch
 from sparseae.engine import stack as stack_module
 from sparseae.engine.stack import Stack
 from sparseae.engine.torch import IN_C, TORCH
-from sparseae.model.activations import ACTIVATIONS
+from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
 from sparseae.model.coefficients import PerMember
-from sparseae.model.constraints import CONSTRAINTS
-from sparseae.model.objective import OBJECTIVES, Coefficients
+from sparseae.model.objective import Coefficients
 from sparseae.model.trial import Training, Trial
 from tests.marks import with_c
 
@@ -54,8 +53,8 @@ def trained(members, x, epochs=3, **options) -> Stack:
 
 #: Every model with every activation, and with every constraint.
 KINDS = [
-    *((model, activation, "unit_norm") for model in OBJECTIVES for activation in ACTIVATIONS),
-    *((model, "sigmoid", c) for model in OBJECTIVES for c in CONSTRAINTS if c != "unit_norm"),
+    *((model, activation, "unit_norm") for model in MODELS for activation in ACTIVATIONS),
+    *((model, "sigmoid", c) for model in MODELS for c in CONSTRAINTS if c != "unit_norm"),
 ]
 
 
@@ -95,7 +94,7 @@ def test_one_batched_step_is_the_members_steps(model, activation, constraint, ro
 @pytest.mark.parametrize("routine", ROUTINES)
 @pytest.mark.parametrize("activation", ["softplus", "sigmoid"])  # of softplus no pass knows s'
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
-@pytest.mark.parametrize("model", OBJECTIVES)
+@pytest.mark.parametrize("model", MODELS)
 def test_training_is_sgd_with_momentum_on_the_objective(model, constraint, activation, routine):
     """Against torch.optim.SGD on autograd's gradient, over the same minibatches and noise."""
     (trial,) = trials(model, activation, constraint, sigma2=(0.25,), seeds=(3,))
@@ -138,13 +137,13 @@ def test_same_seed_shares_weights_order_and_noise():
 
 
 def test_a_model_that_overrides_a_gradient_is_not_trained_in_c():
-    class Halved(OBJECTIVES["cae"]):
+    class Halved(MODELS["cae"]):
         def pre_activation_gradient(self, dh, a, h, p, c, out):
             db, factors = super().pre_activation_gradient(dh, a, h, p, c, out)
             return db, factors / 2
 
     sigmoid = ACTIVATIONS["sigmoid"]()
-    assert OBJECTIVES["cae"]().in_c(sigmoid)
+    assert MODELS["cae"]().in_c(sigmoid)
     assert not Halved().in_c(sigmoid)
 
 

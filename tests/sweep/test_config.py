@@ -1,16 +1,21 @@
 """Configurations: what they mean, and that what is wrong is refused in one line."""
 
 import itertools
+import json
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparseae.errors import RequestError
 from sparseae.model.trial import Training, Trial
-from sparseae.sweep.config import PAPER_SIGMA2, Sweep, difference, parse
+from sparseae.sweep.checks import PAPER_SIGMA2
+from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.plan import cut, stacks
+from sparseae.sweep.reading import parse
 
 CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").rglob("*.yaml"))
 
@@ -243,6 +248,65 @@ def test_anchors_and_merges_are_yaml_too():
     text = "a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}\ne: *a\n"
     assert parse(text, "x.yaml") == {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3},
                                      "e": {"b": 1, "c": 2}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("010", "write 10 or 8"),
+        ("-0100", "write -100 or -64"),
+        ("08", "write 8"),
+        ("1:30", "write 90"),
+        ("1:00:00", "write 3600"),
+        ("1_000", "write 1000"),
+        ("1_0.5", "write 10.5"),
+        ("0x1F", "write 31"),
+        ("0o17", "write 15"),
+        ("0b11", "write 3"),
+        ("!!int 010", "write 10 or 8"),
+        ("!!float 1_0", "write 10"),
+    ],
+)
+def test_a_number_that_readers_of_yaml_disagree_about_is_refused(written, meant):
+    with pytest.raises(RequestError, match=f"line 2: .* {meant}, or quote it"):
+        parse(f"name: x\nepochs: {written}\n", "x.yaml")
+    with pytest.raises(RequestError, match=f"--set training.epochs: .* {meant}"):
+        Sweep.load(BASE, [f"training.epochs={written}"])
+
+
+def test_a_scalar_is_what_yaml_1_2_says():
+    text = "[1e3, -1.5e-3, .5, +7, 0, 0.0, true, null, ~, 2026-01-01, 1:99, 12ab, '010', =]"
+    assert parse(text, "x.yaml") == [
+        1000.0, -0.0015, 0.5, 7, 0, 0.0, True, None, None, "2026-01-01", "1:99", "12ab", "010", "=",
+    ]  # fmt: skip
+
+
+def test_a_flag_takes_the_words_that_yaml_1_1_has_for_it_and_a_name_keeps_them():
+    for word, value in (("yes", True), ("On", True), ("no", False), ("OFF", False)):
+        assert Sweep.load(BASE, [f"keep_weights={word}"]).keep_weights is value
+        assert Sweep.load(BASE, [f"space.whiten=[{word}]"]).space["whiten"] == (value,)
+        assert Sweep.load(BASE, [f"name={word}"]).name == word
+
+
+@given(st.integers() | st.floats(allow_nan=False) | st.text(max_size=6) | st.booleans() | st.none())
+def test_what_yaml_1_1_wrote_is_read_as_it_was(value):
+    """So that every sweep.yaml goes on."""
+    assert parse(yaml.safe_dump({"k": value}), "x.yaml")["k"] == value
+
+
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans())
+def test_a_number_of_json_is_read_as_it_was(value):
+    assert parse(json.dumps({"k": value}), "x.yaml")["k"] == value
+
+
+@given(st.from_regex(r"[-+]?[0-9_:.xob]{1,6}(e[0-9])?", fullmatch=True))
+def test_a_number_is_what_python_reads_or_refused(text):
+    try:
+        read = parse(f"k: {text}", "x.yaml")["k"]
+    except RequestError:
+        return
+    old = yaml.safe_load(f"k: {text}")["k"]
+    assert read == old or read == float(text), "YAML 1.1 read the same, or could not read it"
 
 
 @pytest.mark.parametrize("content", [b"\x00\xff", b"[" * 5000, b"a: &a [*a", b"- x", b""])

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from sparseae.errors import RequestError
 from sparseae.model.trial import STACKABLE, TRAINING_TYPES
-from sparseae.sweep.config import Sweep, difference, parse
+from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.plan import cost, cut, stacks
+from sparseae.sweep.reading import parse
 
 BASE: dict[str, Any] = {
     "name": "small",

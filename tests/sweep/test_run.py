@@ -13,7 +13,7 @@ from sparseae.engine.stack import Stack
 from sparseae.errors import RequestError
 from sparseae.model.trial import TRAINING_TYPES
 from sparseae.results.location import Location
-from sparseae.results.schema import EPOCH_FIELDS, UNIT_FIELDS
+from sparseae.results.schema import ADDED_FIELDS, EPOCH_FIELDS, UNIT_FIELDS
 from sparseae.sweep import in_process
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.job import Observer
@@ -64,7 +64,8 @@ def test_every_trial_has_a_row_for_every_epoch(tmp_path):
     frame = pd.read_parquet(tmp_path / "results" / "small" / "epochs")
     assert len(frame) == 8 * 4
     assert not frame.duplicated(["trial_id", "epoch"]).any()
-    assert set(frame.columns) == {f.name for f in EPOCH_FIELDS} | set(TRAINING_TYPES)
+    columns = {f.name for f in (*EPOCH_FIELDS, *ADDED_FIELDS)} | set(TRAINING_TYPES)
+    assert set(frame.columns) == columns
     assert (frame["status"] == "ok").all()
     assert frame["dead_fraction"].equals(frame["dead_units"] / 16)
     assert frame.loc[frame["model"] == "dae", "regularization"].isna().all()
