@@ -34,6 +34,18 @@ from sparseae.cli import (  # noqa: E402
     data,  # noqa: F401
     plan,  # noqa: F401
     quickstart,  # noqa: F401
+from sparseae.cli import (  # noqa: E402
+    analysis,  # noqa: F401
+    columns,  # noqa: F401
+    compare,  # noqa: F401
+    data,  # noqa: F401
+    plan,  # noqa: F401
+    quickstart,  # noqa: F401
+    replay,  # noqa: F401
+    run,  # noqa: F401
+    submit,  # noqa: F401
+    theory,  # noqa: F401
+)
     run,  # noqa: F401
     submit,  # noqa: F401
     theory,  # noqa: F401

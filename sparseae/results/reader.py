@@ -102,7 +102,10 @@ def _add_provenance(location: Location, known: dict[str, Any]) -> None:
                 text = value.decode()
                 short = name.removeprefix("sparseae.")
                 plain = short not in ("versions", "datasets", "gemm")
-                if plain:
+                if short == "processor" and short in known:
+                    if text not in known[short].split(" and "):
+                        known[short] += f" and {text}"
+                elif plain:
                     known[short] = text
                 else:
                     known[short] = known.get(short, {}) | json.loads(text)

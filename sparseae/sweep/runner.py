@@ -112,8 +112,9 @@ def _train(
     location = Location.of(place).patient(sweep.storage_patience)
     trials = sweep.trials()
     shapes = {shape_of(t, datasets[Preparation.of(t)].x.shape[1]) for t in trials}
-    routines = chosen(location, shapes, executor.threads(sweep), observer.note)
-    origin = provenance(described(datasets), routines, sweep.tf32)
+    threads = executor.threads(sweep)
+    routines = chosen(location, shapes, threads, observer.note)
+    origin = provenance(described(datasets), routines, sweep.tf32, threads)
     store = Store(location, TRAINING_TYPES, origin, check, theory=sweep.theory)
     (location / "sweep.yaml").write_bytes(sweep.text().encode())
     for name in store.put_aside:
