@@ -66,11 +66,7 @@ def _imported(file: Path) -> set[str]:
 
 #: Moved, not yet made over.
 NOT_YET = pytest.mark.xfail(reason="on the way", strict=True)
-TOO_LONG_YET = (
-    "analysis/predictions.py",
-    "engine/stack.py",
-    "model/objective.py",
-)
+TOO_LONG_YET = ("analysis/predictions.py",)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 import typer
 
 app = typer.Typer(
@@ -26,27 +29,6 @@ def main() -> None:
         raise SystemExit(error.status) from None
 
 
-# Each registers its commands on `app`.
-from sparseae.cli import (  # noqa: E402
-    analysis,  # noqa: F401
-    columns,  # noqa: F401
-    compare,  # noqa: F401
-    data,  # noqa: F401
-    plan,  # noqa: F401
-    quickstart,  # noqa: F401
-from sparseae.cli import (  # noqa: E402
-    analysis,  # noqa: F401
-    columns,  # noqa: F401
-    compare,  # noqa: F401
-    data,  # noqa: F401
-    plan,  # noqa: F401
-    quickstart,  # noqa: F401
-    replay,  # noqa: F401
-    run,  # noqa: F401
-    submit,  # noqa: F401
-    theory,  # noqa: F401
-)
-    run,  # noqa: F401
-    submit,  # noqa: F401
-    theory,  # noqa: F401
-)
+# Every file here registers its commands on `app`, in the order of the alphabet.
+for _found in iter_modules(__path__):
+    import_module(f"{__name__}.{_found.name}")
