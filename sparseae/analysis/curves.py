@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sparseae.errors import RequestError
-from sparseae.results.schema import THEORY_FIELDS
+from sparseae.results.schema import ADDED_FIELDS, THEORY_FIELDS
 
 #: What names a curve.
 CURVE = ["model", "activation", "constraint", "dataset"]
@@ -29,7 +29,7 @@ WHITENED = " (whitened)"
 _NOT_CONFIGURATION = {
     *_NEEDED, *_MEASURED, "sweep", "dead_units", "reconstruction_error", "regularization", "loss",
     "bias_mean", "epoch_seconds", "device", "epochs", "reached", "diverged", "unfinished",
-    *(f.name for f in THEORY_FIELDS),
+    *(f.name for f in (*ADDED_FIELDS, *THEORY_FIELDS)),
 }  # fmt: skip
 
 
