@@ -18,14 +18,12 @@ import torch
 import sparseae
 from sparseae import data
 from sparseae.engine.stack import Stack
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.constraints import CONSTRAINTS
-from sparseae.model.objective import OBJECTIVES
+from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
 from sparseae.model.trial import FUNCTIONS, Trial
 from sparseae.sweep import Sweep
 from tests import reference
 
-KINDS = list(itertools.product(OBJECTIVES, ACTIVATIONS))
+KINDS = list(itertools.product(MODELS, ACTIVATIONS))
 
 #: The columns of ``epochs`` that are measured.
 MEASURED = ["activation_fraction", "dead_fraction", "dead_units", "reconstruction_error",

@@ -29,7 +29,7 @@ WHITENED = " (whitened)"
 _NOT_CONFIGURATION = {
     *_NEEDED, *_MEASURED, "sweep", "dead_units", "reconstruction_error", "regularization", "loss",
     "bias_mean", "epoch_seconds", "device", "epochs", "reached", "diverged", "unfinished",
-    *(f.name for f in (*THEORY_FIELDS, *ADDED_FIELDS)),
+    *(f.name for f in (*ADDED_FIELDS, *THEORY_FIELDS)),
 }  # fmt: skip
 
 
