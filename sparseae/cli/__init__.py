@@ -29,7 +29,7 @@ def main() -> None:
         raise SystemExit(error.status) from None
 
 
-# Every file here registers its commands on `app`; those with an underscore hold what commands share.
+# Every file here registers its commands on `app`; an underscore marks what commands share.
 for _found in iter_modules(__path__):
     if not _found.name.startswith("_"):
         import_module(f"{__name__}.{_found.name}")
