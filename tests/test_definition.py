@@ -170,7 +170,7 @@ def assert_units(of_trial: pd.DataFrame, units: dict, doubtful, tolerance: float
 def assert_near(actual, expected, tolerance: float, name: str, slack=0.0) -> None:
     """Equal up to ``tolerance`` of the largest number, and ``slack``."""
     expected = torch.as_tensor(expected, dtype=torch.float64)
-    gap = (torch.as_tensor(np.asarray(actual)).double() - expected).abs()
+    gap = (torch.tensor(np.asarray(actual), dtype=torch.float64) - expected).abs()
     assert (gap <= tolerance * expected.abs().max() + slack + 1e-12).all(), (name, gap.max())
 
 
