@@ -430,6 +430,29 @@ def test_tunes_trials_have_the_points_of_the_sweep_and_every_one_of_them():
     assert shown == {tuple(t.values()[axis] for axis in sweep.space) for t in sweep.trials()}
 
 
+@pytest.mark.parametrize(("given", "threads"), [({"CPU": 2.0}, 2), ({"CPU": 0.5}, 1), ({}, 1)])
+def test_a_tune_trial_computes_with_as_many_threads_as_it_was_given_cpus(
+    given, threads, monkeypatch
+):
+    import ray
+
+    from sparseae.cluster.tune import StackTrainable
+
+    class Context:
+        def get_assigned_resources(self):
+            return given
+
+    monkeypatch.setattr(ray, "get_runtime_context", Context)
+    monkeypatch.setattr(StackTrainable, "_begin", lambda self, config: None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        StackTrainable.setup(object.__new__(StackTrainable), {})
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_tune_starts_trials_where_ray_started_workers_with_itself():
     """Their environment is the driver's: else each trial's worker would start anew."""
     from ray.tune.execution import class_cache
