@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from sparseae.analysis.curves import Curve, curves
 from sparseae.analysis.panels import Panels, style
-from sparseae.analysis.predictions import corruptions_of
+from sparseae.analysis.prediction import corruptions_of
 from sparseae.analysis.theory_predictions import reach_points
 from sparseae.errors import RequestError
 

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 
 from sparseae.analysis import plot
 from sparseae.analysis.curves import curves, trial_table
-from sparseae.analysis.predictions import NOT_TESTED, TOGETHER, Outcome, Prediction, outcomes_of
+from sparseae.analysis.prediction import Prediction
 from sparseae.analysis.trends import Judged, judge, trend_table
+from sparseae.analysis.verdicts import NOT_TESTED, TOGETHER, Looks, Outcome, outcomes_of
 from sparseae.errors import RequestError
 from sparseae.model.trial import DEFAULTS, with_own_keys
 from sparseae.results import load, load_units, load_weights, provenance
@@ -166,7 +167,7 @@ def _inline(svg: str, name: str, caption: str) -> Markup:
 
 
 def _page(place: str | Path, frame: pd.DataFrame, judged: Judged, drawn: list[Drawn]) -> str:
-    statements = list(outcomes_of(judged))
+    statements = list(outcomes_of(judged, looks=Looks.read(str(place))))
     statements.sort(key=lambda statement: _ORDER.index(statement[1][TOGETHER].verdict))
     verdicts = [outcomes[TOGETHER].verdict for _, outcomes in statements]
     environment = Environment(

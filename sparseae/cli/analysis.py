@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from sparseae.analysis.verdicts import Looks
+
 _COLOURS = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
 
 
@@ -27,19 +29,23 @@ def analyze(
     """Print the trend of every curve and the verdict on every prediction."""
     from rich.console import Console
 
-    from sparseae.analysis.predictions import verdict_table
+    from sparseae.analysis.readings import reading_table
     from sparseae.analysis.trends import judge, trend_table
+    from sparseae.analysis.verdicts import Looks, verdict_table
     from sparseae.results import load
 
     judged = judge(load(places))
-    curves, verdicts = trend_table(judged), verdict_table(judged)
-    unwritten = _store(places[0], curves, verdicts) if len(places) == 1 else None
+    looks = Looks.read(places[0]) if len(places) == 1 else Looks()
+    curves, verdicts = trend_table(judged), verdict_table(judged, looks)
+    readings = reading_table(judged)
+    unwritten = _store(places[0], curves, verdicts, looks) if len(places) == 1 else None
     if as_json:
         typer.echo(
             json.dumps(
                 {
                     "trends": json.loads(curves.to_json(orient="records", double_precision=15)),
-                    "verdicts": json.loads(verdicts.to_json(orient="records")),
+                    "verdicts": json.loads(verdicts.to_json(orient="records", double_precision=15)),
+                    "readings": json.loads(readings.to_json(orient="records")),
                 },
                 indent=2,
             )
@@ -48,12 +54,17 @@ def analyze(
     console = Console()
     _print_curves(console, curves)
     _print_verdicts(console, verdicts)
+    if len(readings):
+        console.print("\n[bold]Measured, not judged[/]")
+        for row in readings.itertuples():
+            console.print(f"  {row.reading}, {row.dataset}: {row.words}", highlight=False)
     if unwritten:
         console.print(f"the tables could not be stored: {unwritten}", highlight=False)
 
 
-def _store(place: str, curves: pd.DataFrame, verdicts: pd.DataFrame) -> str | None:
-    """Write both tables beside the epochs; return why not, where that is so."""
+def _store(place: str, curves: pd.DataFrame, verdicts: pd.DataFrame, looks: Looks) -> str | None:
+    """Write both tables, and that they were looked at, beside the epochs; return why not, where
+    that is so."""
     import pyarrow as pa
 
     from sparseae.results.location import Location
@@ -65,6 +76,10 @@ def _store(place: str, curves: pd.DataFrame, verdicts: pd.DataFrame) -> str | No
             write_table(Location.of(place) / f"{name}.parquet", table)
         except OSError as error:
             return str(error)
+    try:
+        looks.write(place)
+    except OSError as error:
+        return str(error)
     return None
 
 
@@ -132,8 +147,11 @@ def _print_verdicts(console: Console, verdicts: pd.DataFrame) -> None:
             )
             rows = statements[statements["prediction"] == whole.prediction]
             for row in rows[~rows["dataset"].isin(["all"])].itertuples():
-                line = f"{row.dataset}: {row.verdict}; {row.evidence}"
+                p = "" if row.p != row.p else f"; p {row.p:.2g}, corrected {row.p_corrected:.2g}"
+                line = f"{row.dataset}: {row.verdict}; {row.evidence}{p}"
                 console.print(Padding(Text(line), (0, 0, 0, 6)))
+                if row.verdict == "inconclusive":
+                    console.print(Padding(Text(row.would_change, "dim"), (0, 0, 0, 8)))
     counts = shown[shown["dataset"] == "all"]["verdict"].value_counts()
     console.print(
         "\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()), highlight=False
