@@ -66,7 +66,6 @@ def _imported(file: Path) -> set[str]:
 
 #: Moved, not yet made over.
 NOT_YET = pytest.mark.xfail(reason="on the way", strict=True)
-TOO_LONG_YET = ("analysis/predictions.py",)
 
 
 @pytest.mark.parametrize(

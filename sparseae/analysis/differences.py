@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import special
 
 from sparseae.analysis.curves import CURVE, WHITENED, require_columns
-from sparseae.analysis.predictions import NOT_TESTED, TOGETHER, check_predictions
+from sparseae.analysis.verdicts import NOT_TESTED, TOGETHER, check_predictions
 from sparseae.errors import RequestError, nearest
 from sparseae.model.trial import AXES, TRAINING_TYPES
 

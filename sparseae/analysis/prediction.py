@@ -28,7 +28,7 @@ from sparseae.analysis.trends import (
     Trend,
     shown_of,
 )
-from sparseae.trial import OWN_KEYS
+from sparseae.model.trial import OWN_KEYS
 
 #: Settings in which a positive control may differ: one model's own.
 _OF_ONE_MODEL = {*OWN_KEYS, "corruptions", "rho"}
