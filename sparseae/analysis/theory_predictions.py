@@ -196,10 +196,11 @@ class BiasGradientMoves(_OfTheory):
     figure = "drift"
 
     def judge(self, found: Judged) -> Finding:
-        found, seeds = _comparable(found)
+        every = found
+        found, seeds = _comparable(every)
         accuracy = _accuracies(found, seeds)
         if accuracy is None:
-            return Finding("fewer than two seeds, or no sign ever differs", found, lacks="seeds")
+            return Finding("fewer than two seeds, or no sign ever differs", every, lacks="seeds")
         effect, low, high = accuracy.interval()
         chance = thresholds.CHANCE + thresholds.MARGIN
         below, above = limited(accuracy, chance, thresholds.FORETELLS)

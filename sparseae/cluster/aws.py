@@ -135,7 +135,7 @@ def _bucket(value: object) -> str:
     url = str(value)
     if paths.has_secret(url):
         raise click.ClickException(
-            f"provider.results: {paths.public(url)} holds a credential; the role needs none"
+            f"provider.results: {paths.public(url)} holds a key; the role needs none"
         )
     bucket, _ = account.bucket_and_prefix(url)
     if not url.startswith("s3://") or not bucket or "CHANGE" in bucket:

@@ -344,7 +344,10 @@ class _Reports(Callback):
 
 
 def param_space(sweep: Sweep) -> dict[str, Any]:
-    """Every axis for Tune: a grid search over the free ones, a list for the stacked ones."""
+    """The axes as Tune writes them down: a grid of the free ones, a list of the stacked ones.
+
+    Tune does not search it: `_Pieces` gives it the trials.
+    """
     return {
         axis: list(values) if axis in sweep.stack else tune.grid_search(list(values))
         for axis, values in sweep.space.items()

@@ -51,6 +51,9 @@ class Resources(_Strict):
     cpu: Annotated[Number, Field(gt=0)] = 1
     #: GPUs of one Tune trial; ``auto``: a share of a GPU where there is one.
     gpu: Literal["auto"] | Annotated[Number, Field(ge=0)] = "auto"
+    #: How many Tune trials run at once when all machines are there, for which the work is cut;
+    #: ``auto``: as many as the cluster and its autoscaler's file hold. KubeRay tells nobody.
+    workers: Literal["auto"] | Annotated[Whole, Field(ge=1, le=100_000)] = "auto"
 
 
 class Override(_Strict):

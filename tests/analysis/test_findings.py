@@ -1,6 +1,5 @@
 """What a statistician found in the verdicts, each on rows that show it (docs/analysis.md)."""
 
-import re
 from functools import cache
 
 import numpy as np
@@ -145,24 +144,14 @@ def test_8_a_constraint_that_does_not_bind_is_no_control():
         assert (row["verdict"], row["needs"]) == ("inconclusive", "a binding constraint")
 
 
-def test_9_the_reproduction_claims_what_the_tool_says():
-    """Each table of verdicts in the document is that of the committed rows."""
+def test_9_the_reproduction_has_no_contradiction_that_the_tool_does_not_find():
+    """Its verdicts are rendered from the rows (docs/render.py); what it lists is among them."""
     text = (REPOSITORY / "docs" / "reproduction.md").read_text(encoding="utf-8")
-    tables = re.findall(r"<!-- verdicts of results/(\S+) -->\n(.*?)\n\n", text, flags=re.S)
-    assert {folder for folder, _ in tables} >= {"reference", "explanations", "first-order"}
-    for folder, table in tables:
-        heading, _, *lines = [
-            [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
-        ]
-        said = {
-            (line[0].strip("`"), dataset): cell
-            for line in lines
-            for dataset, cell in zip(heading[1:], line[1:], strict=True)
-        }
-        verdict = committed(folder)["verdict"]
-        assert said == {key: verdict[key].replace("not tested", "-") for key in said}
-        tested = {p for (p, d), v in verdict.items() if v != "not tested" and d in heading}
-        assert tested == {name for name, _ in said}
+    _, _, listed = text.partition("## What contradicts the paper")
+    listed = listed.partition("\n## ")[0]
+    assert committed("explanations")["verdict"]["first-order-necessary", "digits"] in listed
+    for word in ("unpredictable", "learning rate"):  # one seed; and how a loss is scaled
+        assert word not in listed
 
 
 def test_more_seeds_of_the_same_turn_no_verdict_round():

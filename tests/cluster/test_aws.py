@@ -523,7 +523,7 @@ def test_a_results_url_reaches_the_head_s_shell_as_it_is(account, monkeypatch):
         (
             "results",
             "s3://AKIA:se/cret@my-bucket/x",
-            r"s3://...@my-bucket/x holds a credential",
+            r"s3://...@my-bucket/x holds a key",
         ),
         ("idle_minutes", {"worker": 5}, "must be more than idle_timeout_minutes"),
         ("idle_minutes", {"workers": 9}, "must be as"),

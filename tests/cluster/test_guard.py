@@ -62,7 +62,8 @@ class TestOnMachines:
             head, worker, spare = made.values()
             (tmp_path / "shared" / "work.py").write_text(WORK)
             ray(head, "start --head --port=6379 --num-cpus=0 --include-dashboard=false")
-            ray(worker, f"start --address={head.address}:6379 --num-cpus=2")
+            impatient = "RAY_gcs_rpc_server_reconnect_timeout_s=5"  # 60 by itself
+            ray(worker, f"start --address={head.address}:6379 --num-cpus=2", impatient)
             ray(spare, f"start --address={head.address}:6379 --num-cpus=0")
             # As long as there is work on it a worker stays, also far beyond its idle time. The
             # head has none of its own: the sweep's process below stands for a submitted job.
@@ -112,8 +113,8 @@ def python() -> str:
     return str(REPOSITORY / ".venv" / "bin" / "python")
 
 
-def ray(machine: m.Machine, words: str) -> None:
-    done = machine.run("bash", "-c", f"{Path(python()).parent}/ray {words}")
+def ray(machine: m.Machine, words: str, environment: str = "") -> None:
+    done = machine.run("bash", "-c", f"{environment} {Path(python()).parent}/ray {words}")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
