@@ -11,7 +11,7 @@ TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 # there is a GPU: PyPI's. Where this place cannot be reached, PyPI's too.
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 
-.PHONY: quickstart test check fast install clean
+.PHONY: quickstart test check fast mutants sample install clean
 
 # What running needs.
 $(BIN)/.run: pyproject.toml constraints.txt
@@ -45,6 +45,14 @@ check: $(BIN)/.dev
 fast: $(BIN)/.dev
 	$(BIN)/ruff check .
 	$(TESTS) -m "not slow"
+
+# Which changes of the product does no test notice? Hours for all; MODULES="model/activations.py" for
+# some. CI tries a sample, drawn by the commit, that takes less than two minutes.
+mutants: $(BIN)/.dev
+	$(BIN)/python -m tests.mutation $(MODULES)
+
+sample: $(BIN)/.dev
+	$(BIN)/python -m tests.mutation --children 2 --sample "$$(git rev-parse HEAD || echo none)"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

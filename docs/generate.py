@@ -15,10 +15,8 @@ import typer.main
 from pydantic_core import PydanticUndefined
 
 from sparseae.cli import app
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.constraints import CONSTRAINTS
+from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
 from sparseae.model.documented import meanings
-from sparseae.model.objective import OBJECTIVES
 from sparseae.model.trial import ADDED_KEYS, DEFAULTS, OWN_KEYS, STACKABLE, TRAINING_TYPES, Training
 from sparseae.results import columns
 from sparseae.sweep.checks import RANGES
@@ -107,14 +105,14 @@ def _configuration() -> str:
         + _table(["key", "type", "default", "meaning"], rows + inner)
         + "## Keys of `training`\n\n"
         "Each may stand under `training:`, in an entry of `overrides:`, or as an axis under\n"
-        "`space:`. Each is a column of the results and, `epochs` apart, part of a trial's identity\n"
-        f"({later} only where they are not at their default).\n\n"
+        "`space:`. Each is a column of the results and, `epochs` apart, part of a trial's\n"
+        f"identity ({later} only where they are not at their default).\n\n"
         + _table(["key", "type", "default", "meaning"], training)
         + "## Axes of `space`\n\n"
         + _table(
             ["axis", "values"],
             [
-                ["`model`", ", ".join(sorted(OBJECTIVES))],
+                ["`model`", ", ".join(sorted(MODELS))],
                 ["`activation`", ", ".join(sorted(ACTIVATIONS))],
                 ["`sigma2`", "numbers of 0 or more; `paper`: the paper's twelve values"],
                 ["`constraint`", ", ".join(sorted(CONSTRAINTS))],

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 import sparseae
@@ -202,6 +203,13 @@ def pages() -> Iterator[tuple[Path, str]]:
         yield DOCS / template.name.removesuffix(".j2"), made.get_template(template.name).render()
 
 
+def figures() -> Iterator[tuple[Path, Figure]]:
+    """Each picture's file, and what it shows."""
+    frame = rows("paper").frame
+    yield DOCS / "images" / "paper-figure1.png", sparseae.plot.figure1(frame)
+    yield DOCS / "images" / "paper-figure4.png", sparseae.plot.figure4(frame)
+
+
 def differences(file: Path, text: str) -> Iterator[str]:
     """One line for each that differs: file, line, what stands there, what should."""
     there = file.read_text().splitlines() if file.exists() else []
@@ -225,6 +233,9 @@ def main() -> int:
                 print(line)
         if not check:
             file.write_text(text)
+    if not check:
+        for file, figure in figures():
+            figure.savefig(file, dpi=110)
     return int(check and found > 0)
 
 

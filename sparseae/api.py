@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sparseae.cluster.executor import OnRay
 from sparseae.errors import RequestError
+from sparseae.results.location import Location, below
 from sparseae.sweep import runner
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.in_process import InProcess
 from sparseae.sweep.job import Observer
 from sparseae.sweep.runner import Results
+from sparseae.sweep.watching import Watcher, together, watchers
 
 
 def run(
@@ -42,11 +45,35 @@ def run(
     """
     if address and in_process:
         raise RequestError("an address and training in process exclude each other")
-    return runner.run(
-        source,
-        results=results,
-        set_values=set_values,
-        overwrite=overwrite,
-        observer=observer,
-        executor=InProcess() if in_process else OnRay(address),
-    )
+    sweep = Sweep.load(source, set_values)
+    watching = watchers(sweep, Location.of(below(results, sweep.name)))
+    heard = observer or Observer()
+    done = None
+    try:
+        done = runner.run(
+            sweep,
+            results=results,
+            overwrite=overwrite,
+            observer=together(heard, *watching),
+            executor=InProcess() if in_process else OnRay(address),
+        )
+        return done
+    finally:
+        if watching:
+            _finish(watching, heard, done)
+
+
+def _finish(watching: Sequence[Watcher], observer: Observer, done: Results | None) -> None:
+    """Tell the trackers what is left, and of a finished sweep how it came out."""
+    summary, files = "", []
+    with TemporaryDirectory() as scratch:
+        if done is not None and done.trained and not done.interrupted:
+            from sparseae.analysis.outcome import outcome
+
+            try:
+                summary, files = outcome(done.place, Path(scratch))
+            except RequestError as error:  # the rows stay; so do the runs
+                observer.note(str(error))
+        for one in watching:
+            if trouble := one.finish(summary, files):
+                observer.note(trouble)

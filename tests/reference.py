@@ -196,3 +196,13 @@ def measure(
         "pre_activation_mean": a.mean().item(),
     }
     return columns, units, doubtful
+
+
+def quality(t, W: Tensor, b: Tensor, x: Tensor, doubt: float) -> tuple[float, float, float]:
+    """The fraction of variance explained and L0 of samples x, and how far L0 moves by ``doubt``."""
+    s, threshold = ACTIVATIONS[t.activation]
+    a = x @ W.T + b
+    error = ((s(a) @ W - x) ** 2).sum(1).mean()
+    variance = x.var(0, correction=0).sum()
+    active = [(s(a + d) > threshold).double().sum(1).mean().item() for d in (0, doubt, -doubt)]
+    return (1 - error / variance).item(), active[0], active[1] - active[2]

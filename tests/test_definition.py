@@ -18,19 +18,24 @@ import torch
 import sparseae
 from sparseae import data
 from sparseae.engine.stack import Stack
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.constraints import CONSTRAINTS
-from sparseae.model.objective import OBJECTIVES
-from sparseae.model.trial import FUNCTIONS, Trial
+from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
+from sparseae.model.trial import AXES, FUNCTIONS, TRAINING_TYPES, Trial
+from sparseae.results.schema import epoch_schema
 from sparseae.sweep import Sweep
 from tests import reference
 
-KINDS = list(itertools.product(OBJECTIVES, ACTIVATIONS))
+KINDS = list(itertools.product(MODELS, ACTIVATIONS))
 
 #: The columns of ``epochs`` that are measured.
-MEASURED = ["activation_fraction", "dead_fraction", "dead_units", "reconstruction_error",
+MEASURED = [
+    "explained_variance",
+    "l0","activation_fraction", "dead_fraction", "dead_units", "reconstruction_error",
             "regularization", "loss", "weight_norm_mean", "bias_mean",
             "pre_activation_mean"]  # fmt: skip
+
+#: The others, which say what a row is of.
+CONFIGURATION = [*AXES, *TRAINING_TYPES, "sweep", "trial_id", "epoch", "status", "device",
+                 "epoch_seconds"]  # fmt: skip
 
 #: float32 has 6e-8; after a hundred steps of sums of a few hundred terms 3e-5 were the largest.
 RELATIVE = 1e-4
@@ -95,7 +100,9 @@ def standardized(x: np.ndarray, soften: float = 0.0) -> torch.Tensor:
     return (x - x.mean(0)) / torch.where(deviation > 0, deviation + soften, torch.inf)
 
 
-def assert_defined(sweep: dict, x: torch.Tensor, place: Path, unchecked=()) -> None:
+def assert_defined(
+    sweep: dict, x: torch.Tensor, place: Path, unchecked=(), heldout: torch.Tensor | None = None
+) -> None:
     """Every column of ``epochs``, ``units`` and ``weights`` of a sweep on x is its definition.
 
     Of trials that are ``unchecked`` the rows must be there.
@@ -120,6 +127,8 @@ def assert_defined(sweep: dict, x: torch.Tensor, place: Path, unchecked=()) -> N
             row = rows.loc[(trial.trial_id, epoch)]
             assert_configuration(row, trial, x, sweep["name"])
             assert_columns(row, columns, per_unit, doubtful, tolerance)
+            for prefix, samples in (("", x), ("heldout_", heldout)):
+                assert_quality(row, prefix, trial, W, b, samples, tolerance)
         assert_units(units.loc[trial.trial_id].loc[list(range(m))], per_unit, doubtful, tolerance)
         weights = sparseae.load_weights(place, trial.trial_id)
         assert_near(weights["W"], W, tolerance, "W")
@@ -160,6 +169,18 @@ def assert_columns(
         assert row[name] == pytest.approx(columns[name], abs=tolerance * largest), name
 
 
+def assert_quality(
+    row: pd.Series, prefix: str, trial: Trial, W, b, x: torch.Tensor | None, tolerance: float
+) -> None:
+    names = [f"{prefix}explained_variance", f"{prefix}l0"]
+    if x is None:
+        assert row[names].isna().all()
+        return
+    explained, active, slack = reference.quality(trial, W, b, x, tolerance)
+    assert row[names[0]] == pytest.approx(explained, abs=tolerance * (2 + abs(explained)))
+    assert row[names[1]] == pytest.approx(active, abs=slack + 1e-9)
+
+
 def assert_units(of_trial: pd.DataFrame, units: dict, doubtful, tolerance: float) -> None:
     for name, values in units.items():
         slack = {
@@ -172,7 +193,7 @@ def assert_units(of_trial: pd.DataFrame, units: dict, doubtful, tolerance: float
 def assert_near(actual, expected, tolerance: float, name: str, slack=0.0) -> None:
     """Equal up to ``tolerance`` of the largest number, and ``slack``."""
     expected = torch.as_tensor(expected, dtype=torch.float64)
-    gap = (torch.as_tensor(np.asarray(actual)).double() - expected).abs()
+    gap = (torch.tensor(np.asarray(actual), dtype=torch.float64) - expected).abs()
     assert (gap <= tolerance * expected.abs().max() + slack + 1e-12).all(), (name, gap.max())
 
 
@@ -188,6 +209,11 @@ def test_a_run_is_what_the_specification_says(model, activation, tmp_path, monke
     seed = sweep["space"]["seed"][0]
     half = [t for t in Sweep.load(sweep).trials() if (t.sigma2 > 0) == (t.seed == seed)]
     assert_defined(sweep, standardized(raw), tmp_path / "drawn", unchecked=half)
+
+
+def test_every_measured_column_is_checked_here():
+    known = {*CONFIGURATION, *MEASURED, "heldout_explained_variance", "heldout_l0"}
+    assert known == {field.name for field in epoch_schema(TRAINING_TYPES)}
 
 
 @pytest.mark.parametrize(("model", "activation"), KINDS)
@@ -236,7 +262,9 @@ def test_a_run_on_real_data_is_what_the_specification_says(name, soften, tmp_pat
     assert not sparseae.run(sweep, results=tmp_path, in_process=True).failed
     raw = data.source(name).load(320, 0, 64).x
     x = standardized(raw / 255 if raw.dtype == np.uint8 else raw, soften)
-    assert_defined(sweep, x, tmp_path / name)
+    test_set = data.prepare(name, samples=320).heldout
+    heldout = None if test_set is None else torch.as_tensor(test_set).double()
+    assert_defined(sweep, x, tmp_path / name, heldout=heldout)
 
 
 def test_a_diverged_trial_says_so_and_harms_no_other(tmp_path, monkeypatch):

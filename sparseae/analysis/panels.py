@@ -20,6 +20,7 @@ _RC = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
+    "text.parse_math": False,  # what a file calls its data may hold a $
     "svg.fonttype": "none",  # text stays text: searchable, and the page's size stays small
     "svg.hashsalt": "sparseae",  # the same figure is the same file
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 import typer
 
 app = typer.Typer(
@@ -26,5 +29,7 @@ def main() -> None:
         raise SystemExit(error.status) from None
 
 
-# Each registers its commands on `app`.
-from sparseae.cli import analysis, columns, data, plan, quickstart, run, submit, theory  # noqa: E402, F401
+# Every file here registers its commands on `app`; an underscore marks what commands share.
+for _found in iter_modules(__path__):
+    if not _found.name.startswith("_"):
+        import_module(f"{__name__}.{_found.name}")

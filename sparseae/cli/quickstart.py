@@ -22,7 +22,8 @@ def quickstart(
     ] = False,
 ) -> None:
     """Run the embedded sweep of 576 trials, then print its verdicts and write its page."""
-    from sparseae.cli.analysis import analyze, report
+    from sparseae.cli.analysis import analyze
+    from sparseae.cli.report import report
     from sparseae.cli.run import run
     from sparseae.results.location import below
     from sparseae.sweep import Sweep, embedded

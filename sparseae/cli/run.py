@@ -52,7 +52,7 @@ def run(
 
     import sparseae
     from sparseae import paths
-    from sparseae.cli.view import RunView
+    from sparseae.cli._view import RunView
     from sparseae.errors import RequestError
 
     if address and in_process:

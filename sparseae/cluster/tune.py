@@ -29,7 +29,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sparseae.cluster.placement import Cluster, Dispatch, Placement, nodes_of, place
-from sparseae.cluster.watching import Metrics, trackers
+from sparseae.cluster.watching import Metrics
 from sparseae.errors import last_line
 from sparseae.model.trial import AXES
 from sparseae.results.location import Location
@@ -344,7 +344,10 @@ class _Reports(Callback):
 
 
 def param_space(sweep: Sweep) -> dict[str, Any]:
-    """Every axis for Tune: a grid search over the free ones, a list for the stacked ones."""
+    """The axes as Tune writes them down: a grid of the free ones, a list of the stacked ones.
+
+    Tune does not search it: `_Pieces` gives it the trials.
+    """
     return {
         axis: list(values) if axis in sweep.stack else tune.grid_search(list(values))
         for axis, values in sweep.space.items()
@@ -363,9 +366,8 @@ def _config(task: Task, sweep: Sweep) -> dict[str, Any]:
 
 def execute(job: Job, connection: Connection) -> None:
     """Train the tasks of a job with the Ray of a connection."""
-    watching = trackers(job.sweep)
     connection.wait()
-    _fit(job, connection, watching)
+    _fit(job, connection)
 
 
 def look(address: str | None) -> Cluster:
@@ -403,7 +405,7 @@ def _to_come(alive: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, float],
     ]
 
 
-def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None:
+def _fit(job: Job, connection: Connection) -> None:
     sweep = job.sweep
     placement = place(sweep.resources, _cluster(connection))
     tasks = job.tasks(placement.workers, gpu=placement.gpu_workers > 0)
@@ -421,10 +423,8 @@ def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None
         "TUNE_MAX_PENDING_TRIALS_PG", str(max(16, placement.gpu_workers + placement.cpu_workers))
     )
     # A snapshot of the experiment holds every trial and grows with the sweep; we go on from the
-    # results and the checkpoints, so one at the beginning and one at the end are enough. But
-    # TensorBoard's files reach the results only with one.
-    seconds = 60 if "tensorboard" in sweep.watch else 10**9
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(seconds)
+    # results and the checkpoints, so one at the beginning and one at the end are enough.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)
     filesystem = None if job.location.is_local else job.location.filesystem
     tuner = tune.Tuner(
         trainable,
@@ -446,7 +446,6 @@ def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=[
                 Metrics(sweep.name, tasks),
-                *watching,
                 # Last what takes the rows out of a report.
                 _Reports(tasks, job.recorder, sweep.keep_checkpoints),
             ],

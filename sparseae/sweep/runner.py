@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -113,8 +114,9 @@ def _train(
     location = Location.of(place).patient(sweep.storage_patience)
     trials = sweep.trials()
     shapes = {shape_of(t, datasets[Preparation.of(t)].x.shape[1]) for t in trials}
-    routines = chosen(location, shapes, executor.threads(sweep), observer.note)
-    origin = provenance(described(datasets), routines, sweep.tf32)
+    threads = executor.threads(sweep)
+    routines = chosen(location, shapes, threads, observer.note)
+    origin = provenance(described(datasets), routines, sweep.tf32, threads)
     store = Store(location, TRAINING_TYPES, origin, check, theory=sweep.theory)
     (location / "sweep.yaml").write_bytes(sweep.text().encode())
     for name in store.put_aside:
@@ -199,13 +201,19 @@ def _require_continuable(location: Location, sweep: Sweep) -> None:
     if changed := difference(earlier, sweep):
         raise RequestError(
             f"{location} holds another sweep of this name: {'; '.join(changed)}"
-            " (--overwrite deletes it; another name keeps both)"
+            f" (--set name={_free(location, sweep.name)} keeps both; --overwrite deletes it)"
         )
+
+
+def _free(location: Location, name: str) -> str:
+    """A name near this one that no sweep beside it has."""
+    beside = Location(location.filesystem, location.path.rsplit("/", 1)[0])
+    return next(n for i in itertools.count(2) if not (beside / (n := f"{name}-{i}")).exists())
 
 
 def _clear(location: Location) -> None:
     """Delete what a sweep left, the lock apart."""
-    for folder in ("epochs", "units", "weights", "report", CHECKPOINTS):
+    for folder in ("epochs", "units", "weights", "report", "tensorboard", CHECKPOINTS):
         if (location / folder).exists():
             (location / folder).delete_folder()
     for file in location.files():

@@ -11,7 +11,7 @@ import sparseae
 from sparseae import data
 from sparseae.data.dataset import split
 from sparseae.errors import RequestError
-from sparseae.model.activations import ACTIVATIONS
+from sparseae.model import ACTIVATIONS
 
 
 def sweep(folder, name="quality", epochs=2, **changes):

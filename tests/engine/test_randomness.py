@@ -77,3 +77,11 @@ def test_sweeps_that_were_begun_go_on_with_the_streams_that_they_had():
     assert stream_seed(0, "weights") == 664910812957149500
     assert stream_seed(3, "order", 2) == 5395776396005811069
     assert stream_seed(12, "noise", 7) == 4691079853890867762
+    assert generator(12, "noise", 7).initial_seed() == stream_seed(12, "noise", 7)
+    assert generator(5, "measure").initial_seed() == stream_seed(5, "measure", 0)
+    assert minibatch_order(3, 2, 8).tolist() == [0, 5, 3, 4, 1, 6, 2, 7]
+    assert initial_weights(0, 2, 2).flatten().tolist() == pytest.approx(
+        [-1.165603, 0.178896, 0.381555, 0.09608], abs=1e-6
+    )
+    with pytest.raises(RuntimeError):
+        generator(0, "noise", device="no such device")
