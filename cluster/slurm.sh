@@ -40,7 +40,7 @@ trap 'again=yes; halt' USR1
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=$(getent ahostsv4 "${nodes[0]}" | awk '$1 !~ /^127\./ { print $1; exit }' || true)
 head=${head:-$(hostname -I | cut -d' ' -f1)}
-port=$((20000 + SLURM_JOB_ID % 20000))    # other jobs' Rays may be on the same node
+port=$((10000 + SLURM_JOB_ID % 10000))    # other jobs' Rays may be on the same node
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 export RAY_AUTH_TOKEN_PATH="$SLURM_SUBMIT_DIR/.$SLURM_JOB_NAME-$SLURM_JOB_ID.token"
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
@@ -54,32 +54,32 @@ ray_on() {    # COUNT NODES OPTIONS...: a step that lasts as long as Ray does
             --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" "$@"' ray "${@:3}" &
 }
 ray_on 1 "${nodes[0]}" --head --node-ip-address="$head" --port="$port" --include-dashboard=false \
-    --ray-client-server-port=$((port + 20000)) --temp-dir="/tmp/ray-$SLURM_JOB_ID"
+    --ray-client-server-port=$((port + 10000)) --temp-dir="/tmp/ray-$SLURM_JOB_ID"
 if [ ${#nodes[@]} -gt 1 ]; then
     ray_on $((${#nodes[@]} - 1)) "$(IFS=,; echo "${nodes[*]:1}")" --address="$head:$port"
 fi
 
 # The work is cut for the nodes that are there, so all of them are waited for.
 python - "$head:$port" ${#nodes[@]} <<'END'
-import logging, os, sys, time
-
-os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+import logging, socket, sys, time
 import ray
 
 address, nodes = sys.argv[1], int(sys.argv[2])
+host, port = address.rsplit(":", 1)
 end = time.monotonic() + 300
 there = 0
 while there < nodes and time.monotonic() < end:
+    time.sleep(1)
     try:
+        socket.create_connection((host, int(port)), timeout=10).close()
         if not ray.is_initialized():
             ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False)
         there = sum(node["Alive"] for node in ray.nodes())
-    except (ConnectionError, OSError, RuntimeError, ValueError):
-        pass
-    time.sleep(1)
-print(f"{there} of {nodes} nodes are there", flush=True)
+    except (OSError, RuntimeError, ValueError):
+        continue
 if not there:
     sys.exit("Ray did not start; its own log lies beside this one")
+print(f"{there} of {nodes} nodes are there", flush=True)
 END
 
 status=0
