@@ -141,7 +141,7 @@ class Sound:
         effects = {}
         if seeds.size and columns.size > 1:
             for name, history in _measures(curve).items():
-                window = history[np.ix_(seeds, columns)][..., curve.last_fifth]
+                window = history[np.ix_(seeds, columns)][..., curve.last_half]
                 effects[name] = Effect.of(window[:, 1:] - window[:, :1], curve.epoch)
         return cls(seeds, columns, effects, dead)
 
