@@ -11,6 +11,7 @@ that here decorators are calls behind the function. And a survivor is compared w
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -63,6 +64,12 @@ pytest_add_cli_args = ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:
 do_not_mutate_patterns = {unread}
 timeout_multiplier = 6.0
 timeout_constant = 3.0
+"""
+
+SHOW = """
+import json, sys
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+print(json.dumps({name: get_diff_for_mutant(name) for name in sys.argv[1:]}))
 """
 
 #: What people read: no test asks for its every letter.
@@ -149,18 +156,21 @@ def tried(folder: Path) -> dict[str, str]:
     return {name: status for name, status in pairs if status not in ("not checked", "skipped")}
 
 
-def survivor(folder: Path, name: str, status: str) -> Survivor:
-    diff = [
-        line
-        for line in mutmut(folder, "show", name).splitlines()
-        if not line.startswith(("---", "+++", "@@", "#"))
-    ]
-    return Survivor(
-        name,
-        status,
-        tuple(line[1:].strip() for line in diff if line.startswith("-")),
-        tuple(line[1:].strip() for line in diff if line.startswith("+")),
+def survivors(folder: Path, statuses: Mapping[str, str]) -> list[Survivor]:
+    """What the mutants that are still alive change."""
+    alive = {n: s for n, s in statuses.items() if s in ("survived", "no tests", "suspicious")}
+    shown = subprocess.run(
+        [sys.executable, "-c", SHOW, *alive], cwd=folder, capture_output=True, text=True, check=True
     )
+    return [
+        Survivor(name, alive[name], *(_lines(diff, sign) for sign in "-+"))
+        for name, diff in json.loads(shown.stdout).items()
+    ]
+
+
+def _lines(diff: str, sign: str) -> tuple[str, ...]:
+    lines = diff.splitlines()[2:]  # behind the names of the files
+    return tuple(line[1:].strip() for line in lines if line.startswith(sign))
 
 
 def listed(module: str) -> list[dict]:
@@ -206,11 +216,7 @@ def run(module: str, sample: str | None = None, children: int = 1) -> bool:
         statuses = tried(folder)
         if chosen:
             statuses = {name: status for name, status in statuses.items() if name in chosen}
-        alive = [
-            survivor(folder, name, status)
-            for name, status in statuses.items()
-            if status in ("survived", "no tests", "suspicious")
-        ]
+        alive = survivors(folder, statuses)
     entries = listed(module)
     unknown = [mutant for mutant in alive if not is_listed(mutant, entries)]
     total = len(statuses)
