@@ -1,7 +1,8 @@
 """Mutation testing: does a test fail when a line of the product is changed?
 
     python -m tests.mutation [MODULE ...]            every mutant of the modules, all without a name
-    python -m tests.mutation --sample TEXT           some, drawn by a text: CI gives the commit
+    python -m tests.mutation --sample TEXT           some of one module, drawn by a text: CI gives
+                                                     the commit
 
 mutmut makes the mutants and runs, in a fork, the tests that call the changed function. Two things
 are added. What a decorator covers (`@torch.inference_mode()`, properties) mutmut leaves alone, so
@@ -36,20 +37,26 @@ FLOAT64 = "tests/test_definition.py::test_in_float64_a_stack_trains_what_the_spe
 #: `SAMPLED` has survivors that nobody has looked at.
 TESTS: dict[str, list[str]] = {
     "model/activations.py": ["tests/model", FLOAT64],
-    "model/constraints.py": ["tests/model", FLOAT64],
+    "model/constraints.py": ["tests/model/test_constraints.py", "tests/model", FLOAT64],
+    "model/corruption.py": ["tests/model", FLOAT64],
+    "model/penalties.py": ["tests/model", FLOAT64],
+    "model/second_order.py": ["tests/model", FLOAT64],
+    "engine/measurements.py": [FLOAT64, "tests/engine/test_stack.py"],
+    "engine/minibatches.py": [FLOAT64, "tests/engine/test_stack.py"],
     "engine/randomness.py": ["tests/engine/test_randomness.py"],
-    "results/store.py": ["tests/results"],
+    "engine/stack.py": [FLOAT64, "tests/engine/test_stack.py"],
+    "engine/step.py": [FLOAT64, "tests/engine/test_stack.py"],
+    "engine/torch.py": [FLOAT64, "tests/engine/test_stack.py", "tests/engine/test_torch.py"],
+    "analysis/curves.py": ["tests/analysis"],
+    "analysis/trends.py": ["tests/analysis"],
+    "results/store.py": ["tests/results/test_store.py"],
     "sweep/piece.py": ["tests/sweep/test_piece.py"],
-    "theory/terms.py": ["tests/theory"],
     "theory/checks.py": ["tests/theory"],
+    "theory/terms.py": ["tests/theory"],
 }
 
 #: Of these CI tries a sample.
 SAMPLED: tuple[str, ...] = ("engine/randomness.py",)
-
-#: Seconds that a sample may take in all; what was not tried by then is left out.
-SAMPLE_SECONDS = 110.0
-SAMPLE_MUTANTS = 40
 
 COPIED = ("sparseae", "tests", "benchmarks", "tune_configs", "cluster", "docs", "README.md",
           "pyproject.toml", "constraints.txt")  # fmt: skip
@@ -200,7 +207,7 @@ def names_of(module: str, folder: Path) -> list[str]:
     return [f"sparseae.{module[:-3].replace('/', '.')}.{name}" for name in made.mutant_names]
 
 
-def run(module: str, sample: str | None = None, children: int = 1) -> bool:
+def run(module: str, sample: str | None, mutants: int, seconds: float, children: int) -> bool:
     """Try the mutants of a module; print the score and each survivor that is not listed."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
@@ -210,8 +217,8 @@ def run(module: str, sample: str | None = None, children: int = 1) -> bool:
         if sample is not None:
             names = names_of(module, folder)
             key = {name: hashlib.sha256(f"{sample} {name}".encode()).digest() for name in names}
-            chosen = sorted(names, key=key.__getitem__)[:SAMPLE_MUTANTS]
-        limit = None if sample is None else SAMPLE_SECONDS
+            chosen = sorted(names, key=key.__getitem__)[:mutants]
+        limit = None if sample is None else seconds
         mutmut(folder, "run", "--max-children", str(children), *chosen, seconds=limit)
         statuses = tried(folder)
         if chosen:
@@ -234,15 +241,18 @@ def run(module: str, sample: str | None = None, children: int = 1) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation")
-    parser.add_argument("modules", nargs="*", default=list(TESTS), metavar="MODULE")
-    parser.add_argument("--sample", metavar="TEXT", help="try some mutants of one module")
+    parser.add_argument("modules", nargs="*", metavar="MODULE")
+    parser.add_argument("--sample", metavar="TEXT", help="try some mutants, drawn by this text")
+    parser.add_argument("--mutants", type=int, default=40, help="of a sample")
+    parser.add_argument("--seconds", type=float, default=110.0, help="that a sample may take")
     parser.add_argument("--children", type=int, default=1, help="mutants at once")
     arguments = parser.parse_args()
-    modules = arguments.modules
-    if arguments.sample is not None:
+    modules = arguments.modules or list(TESTS)
+    if arguments.sample is not None and not arguments.modules:  # one of those, by the text
         number = int.from_bytes(hashlib.sha256(arguments.sample.encode()).digest()[:8], "big")
-        modules = [SAMPLED[number % len(SAMPLED)]] if SAMPLED else []
-    results = [run(module, arguments.sample, arguments.children) for module in modules]
+        modules = [SAMPLED[number % len(SAMPLED)]]
+    options = (arguments.sample, arguments.mutants, arguments.seconds, arguments.children)
+    results = [run(module, *options) for module in modules]
     sys.exit(0 if all(results) else 1)
 
 
