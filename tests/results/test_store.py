@@ -1,6 +1,8 @@
 """The store: what a kill, a lost answer or a damaged file leaves is sound."""
 
+import re
 import time
+from datetime import UTC, datetime, timedelta
 
 import fsspec
 import pandas as pd
@@ -306,3 +308,24 @@ def test_a_part_without_a_column_that_readers_need_is_put_aside_and_named(tmp_pa
     assert store.put_aside == [f"{kind}/{part.name}"]
     assert not store.is_complete(ID, 1)
     assert [file.name for file in (tmp_path / kind).iterdir()] == [f"_unreadable-{part.name}"]
+
+
+def test_parts_are_named_by_the_time_of_their_writing_in_utc(tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        store = opened(tmp_path)
+        before = datetime.now(UTC)
+        for epoch in range(3):
+            store.add(rows(epoch))
+            store.flush()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    epochs = [pq.read_table(part)["epoch"].to_pylist() for part in parts(tmp_path, "epochs")]
+    assert epochs == [[0], [1], [2]]  # the order of the names
+    for part in parts(tmp_path, "epochs"):
+        stamp = re.fullmatch(r"part-(\d{8}T\d{12})-[0-9a-f]{6}\.parquet", part.name)
+        assert stamp, part.name
+        written = datetime.strptime(stamp[1] + "+0000", "%Y%m%dT%H%M%S%f%z")
+        assert before - timedelta(seconds=1) <= written <= datetime.now(UTC)
