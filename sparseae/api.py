@@ -55,12 +55,20 @@ def run(
             results=results,
             overwrite=overwrite,
             observer=together(heard, *watching),
+            written=_text(source),
             executor=InProcess() if in_process else OnRay(address),
         )
         return done
     finally:
         if watching:
             _finish(watching, heard, done)
+
+
+def _text(source: object) -> bytes | None:
+    """The file that a configuration was read from; None where it was no file."""
+    if isinstance(source, str | Path) and (file := Path(source)).is_file():
+        return file.read_bytes()
+    return None
 
 
 def _finish(watching: Sequence[Watcher], observer: Observer, done: Results | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,6 +62,7 @@ def run(
     set_values: Sequence[str] = (),
     overwrite: bool = False,
     observer: Observer | None = None,
+    written: bytes | None = None,
     executor: Executor,
 ) -> Results:
     """Train what is left of a sweep and write its results under ``results/NAME``.
@@ -71,6 +73,7 @@ def run(
         set_values: ``KEY=VALUE`` changes to the configuration.
         overwrite: delete what a sweep of this name left before.
         observer: is told how it goes on.
+        written: the configuration as its file has it, to be kept beside what it resolves to.
         executor: trains.
 
     Raises:
@@ -94,6 +97,8 @@ def run(
             else:
                 _require_continuable(location, sweep)  # again: it may have run in the meantime
                 require_same_data(location, described(datasets))
+            if written is not None:
+                (location / "sweep.source.yaml").write_bytes(written)
             return _train(sweep, place, datasets, observer, check, executor)
         except OSError as error:
             raise StorageError(
@@ -117,6 +122,7 @@ def _train(
     threads = executor.threads(sweep)
     routines = chosen(location, shapes, threads, observer.note)
     origin = provenance(described(datasets), routines, sweep.tf32, threads)
+    origin |= {"note": sweep.note, "tags": json.dumps(sweep.tags)}
     store = Store(location, TRAINING_TYPES, origin, check, theory=sweep.theory)
     (location / "sweep.yaml").write_bytes(sweep.text().encode())
     for name in store.put_aside:
