@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 from collections import defaultdict
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: Curves that a notebook shows of a sweep at its end.
+_SHOWN = 48
+
+
 @dataclass(frozen=True)
 class Results:
     """What a run left behind.
@@ -53,6 +58,25 @@ class Results:
         from sparseae.results.reader import has_epochs, load, no_epochs
 
         return load(self.place) if has_epochs(self.place) else no_epochs(TRAINING_TYPES)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what was trained, and the final activation fractions along sigma2."""
+        frame = self.frame
+        words = f"{self.trials:,} trials, {self.trained:,} trained now"
+        words += f", {len(self.failed):,} failed" if self.failed else ""
+        words += ", stopped before the end" if self.interrupted else ""
+        head = f"<b>{html.escape(self.place)}</b>: {words}"
+        if frame.empty:
+            return head
+        last = frame.loc[frame.groupby("trial_id")["epoch"].idxmax()]
+        wide = last.pivot_table(
+            index=["dataset", "constraint", "activation", "model"],
+            columns="sigma2",
+            values="activation_fraction",
+            aggfunc="mean",
+        )
+        note = "final activation fractions along sigma2, means over seeds"
+        return f"{head}<br>{note}{wide.head(_SHOWN).to_html(float_format='{:.3f}'.format)}"
 
 
 def run(
