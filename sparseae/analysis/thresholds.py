@@ -35,7 +35,7 @@ PRE_EQUAL = EQUAL / 0.4
 DEAD_RISE = 0.01
 
 #: A seed of which more than this share of the units is dead at sigma2 = 0 shows nothing: what is
-#: left is not the network that a statement is about (specification, "Judging").
+#: left is not the network that a statement is about (docs/analysis.md).
 DEAD_FROM_THE_START = 0.1
 
 #: "Around 0.05" (section 3.1): within a factor of two.

@@ -26,6 +26,7 @@ from sparseae.analysis.inference import (
     p_below,
     p_some,
 )
+from sparseae.analysis.shown import with_html
 
 FLAT, DECREASING, INCREASING, IRREGULAR = "flat", "decreasing", "increasing", "irregular"
 UNDECIDED = "undecided"
@@ -180,7 +181,8 @@ def trends(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         RequestError: if a column is missing.
     """
-    return trend_table(judge(frame))
+    shown = ("dataset", "constraint", "activation", "model", "variant", "trend", "first", "last")
+    return with_html(trend_table(judge(frame)), (*shown, "change", "seeds"))
 
 
 def trend_table(judged: Judged) -> pd.DataFrame:

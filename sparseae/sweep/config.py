@@ -105,6 +105,10 @@ class Sweep(_Strict):
     max_hours: Annotated[Number, Field(gt=0, lt=1e6)] | None = None
     #: Trackers that get a run for every trial: tensorboard, mlflow, wandb.
     watch: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    #: What a person wants to remember of the sweep; shown by sparseae list, kept in the metadata.
+    note: Word = ""
+    #: Words to find it by, likewise.
+    tags: tuple[Word, ...] = ()
 
     @classmethod
     def load(
@@ -281,6 +285,8 @@ _PLAIN = (
     "max_failures",
     "max_hours",
     "watch",
+    "note",
+    "tags",
 )
 
 _KEYS = {*Sweep.model_fields, *Resources.model_fields}
