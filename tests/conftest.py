@@ -8,6 +8,9 @@ import pytest
 # Two threads that wait for each other on a busy machine take minutes for seconds of tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The kernels of a GPU run on CPU tensors: it must be said before Triton is imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 def _routine() -> str:
     """A step in C where this machine compiles it, as sweeps do."""

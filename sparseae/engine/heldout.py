@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparseae.engine.program import precision
+from sparseae.engine.cuda_graph import precision
 
 if TYPE_CHECKING:
-    from sparseae.engine.stack import Measurement, Stack
+    from sparseae.engine.measurements import Measurement
+    from sparseae.engine.stack import Stack
 
 #: Samples of a chunk, as in the measurement of the training set.
 _ROWS = 500
@@ -51,7 +52,7 @@ class Quality:
 
         One member after the other, so that its numbers do not depend on its stack.
         """
-        stack = self._stack
+        stack, s = self._stack, self._stack.problem.activation
         error = torch.zeros(len(stack.trials), dtype=torch.float64)
         active = torch.zeros_like(error)
         with precision(tf32=False):
@@ -61,10 +62,10 @@ class Quality:
                 W, b = stack.W[member], stack.b[member]
                 squares = count = W.new_zeros((), dtype=torch.float64)
                 for rows in x.split(_ROWS):
-                    h = stack.activation.value(torch.addmm(b, rows, W.T))
+                    h = s.value(torch.addmm(b, rows, W.T))
                     residual = torch.addmm(rows, h, W, beta=-1)
                     squares = squares + torch.linalg.vector_norm(residual).double().square()
-                    count = count + (h > stack.activation.threshold).sum()
+                    count = count + (h > s.threshold).sum()
                 error[member] = squares / x.shape[0]
                 active[member] = count / x.shape[0]
         return error, active

@@ -5,21 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparseae.engine.randomness import generator
 from sparseae.model.activations import Activation
+from sparseae.model.coefficients import Coefficients
 from sparseae.model.constraints import row_norms
-from sparseae.model.objective import (
-    Coefficients,
-    Moments,
-    Network,
-    Objective,
-    Pass,
-    squared_error,
-)
+from sparseae.model.forms import Both
+from sparseae.model.network import Network
+from sparseae.model.objective import Gradient, Model, squared_error
 from sparseae.model.trial import Training
 
 
-class CAEH(Objective):
+class CAEH(Model):
     """CAE+H (Rifai et al., 2011a): cae, plus gamma E_eps norm(J(x) - J(x + eps))_F^2.
 
     eps ~ N(0, gamma_sigma^2 I), ``corruptions`` draws a sample. The Jacobian of the encoder is
@@ -29,15 +24,10 @@ class CAEH(Objective):
 
     name = "cae_h"
     source = "section 2.2"
-    stochastic = True
-    pairs = 3
-    moments_a_unit = 2
-    flops_per_weight_and_sample = 14
-    step_temporaries = 6
 
-    @classmethod
-    def copies(cls, training: Training) -> int:
-        return training.corruptions
+    def __init__(self, training: Training | None = None) -> None:
+        super().__init__(training)
+        self.encoder_input = Both(self.training.corruptions)
 
     def value(
         self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
@@ -55,50 +45,48 @@ class CAEH(Objective):
         return squared_error(h @ W, x) + (penalty * row_norms(W).square()).sum(-1)
 
     def gradient(
-        self, p: Pass, x: Tensor, eps: Tensor | None, c: Coefficients
-    ) -> tuple[Tensor, Tensor | None]:
+        self, net: Network, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
+    ) -> Gradient:
         assert eps is not None
-        da, h, da_shifted = p.A_blocks
-        x_in, dy, shifted = p.X_blocks
-        s, gamma = p.activation, self.training.gamma
-        clean = x.unsqueeze(-3).expand_as(eps).flatten(-3, -2)
-        x_in.copy_(clean)
-        torch.add(clean, eps.flatten(-3, -2), alpha=self.training.gamma_sigma, out=shifted)
-        a, a_shifted = p.encode(x_in, out=p.a), p.encode(shifted)
-        s.value(a, out=h)
-        h_shifted = s.value(a_shifted)
-        p.residual(h, clean, out=dy, scale=2 / p.rows)
-        s.backward(p.backward(dy, out=p.dh), a, h, out=da)
+        gamma = self.training.gamma
+        clean = x.unsqueeze(1).expand_as(eps).flatten(1, 2)
+        shifted = torch.add(clean, eps.flatten(1, 2), alpha=self.training.gamma_sigma)
+        a, a_shifted = net.encode(clean), net.encode(shifted)
+        h, h_shifted = s.value(a), s.value(a_shifted)
+        rows = h.shape[1]
+        dy = net.residual(h, clean, scale=2 / rows)
+        da = s.backward(net.back(dy), a, h)
         slope = s.slope(a, h)
         gap = slope - s.slope(a_shifted, h_shifted)
-        factors = c.lam.times(slope.square().mean(-2)) + gamma * gap.square().mean(-2)
+        factors = c.lam.times(slope.square().mean(1)) + gamma * gap.square().mean(1)
+        pairs, db = [(da, clean), (h, dy)], 0.0
         if not s.piecewise_linear:
-            norms = p.row_norms()
-            scale = 2 / p.rows * (1 if norms is None else norms.square_().unsqueeze(-2))
-            gap.mul_(gamma)
-            da.add_((c.lam.times(slope) + gap).mul_(s.curvature(a, h, slope)).mul_(scale))
-            torch.mul(gap.mul_(s.curvature(a_shifted, h_shifted)), -scale, out=da_shifted)
-        return da.sum(-2) + da_shifted.sum(-2), factors.mul_(2)
+            norms = net.row_norms()
+            scale = 2 / rows * (1 if norms is None else norms.square().unsqueeze(1))
+            gap = gap * gamma
+            da.add_((c.lam.times(slope) + gap).mul_(s.curvature(a, h, slope=slope)).mul_(scale))
+            da_shifted = gap * s.curvature(a_shifted, h_shifted) * -scale
+            pairs.append((da_shifted, shifted))
+            db = da_shifted.sum(1)
+        return Gradient(tuple(pairs), da.sum(1) + db, dy, row_factors=factors * 2)
 
-    def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
-        """s'^2 and gamma (s'(a) - s'(a~))^2 beside each other, (G, B, 2 m)."""
+    def moment(
+        self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation, eps: Tensor | None
+    ) -> Tensor:
+        """s'^2 and gamma (s'(a) - s'(a~))^2 beside each other, (G, R, 2 m)."""
+        assert eps is not None
         t = self.training
         slope = s.slope(a, h)
-        # The same draws for every chunk of samples and every member: no stack shows.
-        eps = r.new_empty(r.shape[-2:]).normal_(generator=generator(0, "measure", device=r.device))
-        shifted = a + t.gamma_sigma * net.backward(eps.expand_as(r))
+        shifted = a + t.gamma_sigma * net.back(eps)
         gap = slope - s.slope(shifted, s.value(shifted))
         return torch.cat([slope.square(), t.gamma * gap.square()], dim=-1)
 
-    def measured_matrices(self, s: Activation) -> int:
-        return 9
-
-    def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
-        slope, gap = moments.mean.chunk(2, dim=-1)
-        return ((c.lam.times(slope) + gap) * moments.weight_norm.square()).sum(-1)
+    def regularization(self, mean: Tensor, norms: Tensor, c: Coefficients) -> Tensor:
+        slope, gap = mean.chunk(2, dim=-1)
+        return ((c.lam.times(slope) + gap) * norms.square()).sum(-1)
 
 
-class DAE2(Objective):
+class DAE2(Model):
     """The second-order expansion of dae (theorem 3): eq. 7 without its remainder.
 
     With J = W^T diag(s'(a)) W, the Jacobian of x -> y, and r = y - x, eq. 7's terms are
@@ -109,10 +97,6 @@ class DAE2(Objective):
 
     name = "dae2"
     source = "eq. 7"
-    pairs = 3
-    flops_per_weight_and_sample = 20
-    step_temporaries = 4
-    unit_matrices = 2
 
     def value(
         self, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
@@ -129,44 +113,42 @@ class DAE2(Objective):
         return r.square().sum(-1).mean(-1) + penalty.squeeze(-1)
 
     def gradient(
-        self, p: Pass, x: Tensor, eps: Tensor | None, c: Coefficients
-    ) -> tuple[Tensor, Tensor | None]:
-        da, h, v = p.A_blocks
-        x_in, dy, dz = p.X_blocks
-        s, W = p.activation, p.W
-        x_in.copy_(x)
-        a = p.encode(x_in, out=p.a)
-        s.value(a, out=h)
+        self, net: Network, x: Tensor, eps: Tensor | None, s: Activation, c: Coefficients
+    ) -> Gradient:
+        batch, W = x.shape[1], net.W
+        a = net.encode(x)
+        h = s.value(a)
         # norm(J)_F^2 = s'^T Q s' with Q_jk = (W_j^T W_k)^2.
-        products = W @ W.mT
+        products = net.product(W, W.mT)
         slope = s.slope(a, h)
-        dW = (slope.mT @ slope).mul_(products) @ W
-        dW = c.lam.times(dW).mul_(4 / p.batch)
-        p.residual(h, x, out=dy, scale=2 / p.batch)
+        dW = net.product(net.product(slope.mT, slope).mul_(products), W)
+        dW = c.lam.times(dW).mul_(4 / batch)
+        dy = net.residual(h, x, scale=2 / batch)
         if s.piecewise_linear:
-            s.backward(p.backward(dy, out=p.dh), a, h, out=da)
-            return da.sum(-2), dW
+            da = s.backward(net.back(dy), a, h)
+            return Gradient(((da, x), (h, dy)), da.sum(1), dy, dense=dW)
         # The residual's term is r^T z with z = v W: dz = sigma2 r, dy = 2 r + sigma2 z.
         lengths = W.square().sum(-1)
         curvature = s.curvature(a, h)
-        torch.mul(curvature, lengths.unsqueeze(-2), out=v)
-        dz.copy_(c.lam.times(dy)).mul_(0.5)
-        dy.add_(c.lam.times(v @ W), alpha=1 / p.batch)
-        dv = p.backward(dz)
-        s.backward(p.backward(dy, out=p.dh), a, h, out=da)
-        da.addcmul_(c.lam.times(slope @ products.square_()), curvature, value=2 / p.batch)
-        da.addcmul_(dv * lengths.unsqueeze(-2), s.third_derivative(a, h))
-        dW.addcmul_(W, (dv * curvature).sum(-2).unsqueeze(-1), value=2)
-        return da.sum(-2), dW
+        v = curvature * lengths.unsqueeze(1)
+        dz = c.lam.times(dy).mul_(0.5)
+        dy = dy.add_(c.lam.times(net.product(v, W)), alpha=1 / batch)
+        dv = net.back(dz)
+        da = s.backward(net.back(dy), a, h)
+        da = da.addcmul(
+            c.lam.times(net.product(slope, products.square_())), curvature, value=2 / batch
+        )
+        da.addcmul_(dv * lengths.unsqueeze(1), s.third_derivative(a, h))
+        dW.addcmul_(W, (dv * curvature).sum(1).unsqueeze(-1), value=2)
+        return Gradient(((da, x), (h, dy), (v, dz)), da.sum(1), dy, dense=dW)
 
-    def moment(self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation) -> Tensor:
+    def moment(
+        self, net: Network, a: Tensor, h: Tensor, r: Tensor, s: Activation, eps: Tensor | None
+    ) -> Tensor:
         W, slope = net.W, s.slope(a, h)
-        bend = s.curvature(a, h).mul_(W.square().sum(-1).unsqueeze(-2))
-        jacobian = slope * (slope @ (W @ W.mT).square_())
-        return jacobian.addcmul_(bend, net.backward(r))
+        bend = s.curvature(a, h) * W.square().sum(-1).unsqueeze(1)
+        jacobian = slope * net.product(slope, net.product(W, W.mT).square_())
+        return jacobian.addcmul_(bend, net.back(r))
 
-    def measured_matrices(self, s: Activation) -> int:
-        return 5
-
-    def regularization(self, moments: Moments, c: Coefficients) -> Tensor:
-        return c.lam.times(moments.mean).sum(-1)
+    def regularization(self, mean: Tensor, norms: Tensor, c: Coefficients) -> Tensor:
+        return c.lam.times(mean).sum(-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, get_type_hints
 
@@ -83,15 +83,21 @@ OWN_KEYS = {
     "p": "corollary2",
 }
 
-#: Keys that came after the first results: at their defaults they are not part of a `trial_id`,
-#: and results without them have the defaults.
-ADDED_KEYS = ("holdout", "gamma", "gamma_sigma", "f", "q", "p")
+#: The keys that the first results had: they are always part of a `trial_id`. A key that came later
+#: is part of it where it is not at its default, and results without it have the default.
+FIRST_KEYS = (
+    "epochs", "batch_size", "hidden_units", "learning_rate", "momentum", "samples", "corruptions",
+    "rho", "encoder_bias", "max_norm", "weight_decay", "whiten", "data_seed", "gaussian_inputs",
+)  # fmt: skip
 
 #: ``training``'s keys and their Python types, in order.
 TRAINING_TYPES: dict[str, type] = get_type_hints(Training)
 
 #: ``training``'s keys and their defaults.
 DEFAULTS: dict[str, Any] = dict(vars(Training()))
+
+#: Keys that came after the first results.
+ADDED_KEYS = tuple(key for key in TRAINING_TYPES if key not in FIRST_KEYS)
 
 
 def with_own_keys(values: dict[str, Any]) -> dict[str, Any]:
@@ -122,8 +128,8 @@ class Trial:
         """A stable hash (16 hex digits) of the whole configuration, the number of epochs apart."""
         values = self.values()
         del values["epochs"]
-        for key in ADDED_KEYS:
-            if values[key] == DEFAULTS[key]:
-                del values[key]
+        for f in fields(self.training):
+            if f.name not in FIRST_KEYS and values[f.name] == f.default:
+                del values[f.name]
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -188,8 +188,17 @@ class Sweep(_Strict):
     def _require_possible(self) -> None:
         """Ask the model, the activation and the data set of each trial whether it can train."""
         from sparseae import data
-        from sparseae.model import ACTIVATIONS, MODELS
+        from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
+        from sparseae.model.contract import UnsoundError, require_sound
 
+        kinds = {(t.model, t.activation, t.constraint, t.training) for t in self.trials()}
+        for model, activation, constraint, training in kinds:
+            try:
+                require_sound(
+                    MODELS[model](training), ACTIVATIONS[activation](), CONSTRAINTS[constraint]()
+                )
+            except UnsoundError as error:
+                raise RequestError(str(error)) from None
         asked = {(t.model, t.activation, t.dataset, t.training) for t in self.trials()}
         for model, activation, training in {(m, a, t) for m, a, _, t in asked}:
             for part in (MODELS[model], ACTIVATIONS[activation]):

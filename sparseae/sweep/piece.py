@@ -24,8 +24,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from sparseae.engine.heldout import Quality
-from sparseae.engine.stack import Measurement, Stack
-from sparseae.engine.torch import TORCH
+from sparseae.engine.measurements import Measurement
+from sparseae.engine.products import TORCH
+from sparseae.engine.stack import Stack
 from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.results.location import Location
 from sparseae.results.parquet import parse, to_parquet
@@ -118,7 +119,7 @@ class Piece:
         x: the prepared data, (N, n).
         device: where to train.
         sweep: the sweep's name, for the rows.
-        routine: of the matrix products (`sparseae.engine.torch`).
+        routine: how a step is computed (`sparseae.engine.choice`).
         theory: whether to measure `sparseae.theory.terms` too.
         tf32: whether a GPU may train with products in TF32.
         heldout: prepared samples that are measured only, (M, n).

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
-from sparseae.engine.torch import TORCH
+from sparseae.engine.products import TORCH
 from sparseae.errors import RequestError, nearest
 from sparseae.model.trial import Trial
 from sparseae.results.location import Location

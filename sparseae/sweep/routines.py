@@ -10,7 +10,8 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from sparseae.engine.torch import TORCH, Shape, choose, substitute, usable
+from sparseae.engine.choice import Shape, choose, substitute, usable
+from sparseae.engine.products import TORCH
 from sparseae.model import MODELS
 from sparseae.model.trial import Trial
 from sparseae.results.location import Location
@@ -25,7 +26,7 @@ Choices = Mapping[str, str]
 def shape_of(trial: Trial, inputs: int) -> Shape:
     """The shape of a trial's steps."""
     t = trial.training
-    rows = t.batch_size * MODELS[trial.model].copies(t)
+    rows = t.batch_size * MODELS[trial.model](t).encoder_input.rows
     return Shape.of(rows, inputs, t.hidden_units)
 
 

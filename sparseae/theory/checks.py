@@ -16,9 +16,9 @@ from torch.func import hessian, jacrev, vmap
 
 from sparseae.model import ACTIVATIONS, MODELS
 from sparseae.model.activations import Activation
-from sparseae.model.coefficients import PerMember
+from sparseae.model.coefficients import Coefficients
 from sparseae.model.constraints import row_norms
-from sparseae.model.objective import Coefficients, Pass
+from sparseae.model.network import Network
 from sparseae.model.penalties import AE
 from sparseae.model.second_order import DAE2
 from sparseae.model.trial import Training
@@ -95,8 +95,7 @@ def _white(seed: int, samples: int, n: int) -> Tensor:
 
 
 def _coefficients(sigma2: float, like: Tensor) -> Coefficients:
-    one, root, none = (PerMember([v], like) for v in (sigma2, sigma2**0.5, 0.0))
-    return Coefficients(lam=one, sigma=root, rho=none)
+    return Coefficients(like, [sigma2])
 
 
 #: What is not piecewise linear, and has a threshold: the Jacobian of maxout is not diagonal.
@@ -397,8 +396,7 @@ def _bias_gradient(
 ) -> Tensor:
     """dJ/db of a model that does not corrupt, (m,)."""
     objective = AE() if model == "ae" else MODELS[model](Training(q=1, p=1, f="square"))
-    p = Pass(W, b, s, objective.pairs, x.shape[1], copies=1)
-    return objective.gradient(p, x, None, _coefficients(sigma2, W))[0][0].clone()
+    return objective.gradient(Network(W, b), x, None, s, _coefficients(sigma2, W)).db[0]
 
 
 def _step(

@@ -8,7 +8,7 @@ import torch
 
 from sparseae.engine.stack import Stack
 from sparseae.model import MODELS
-from sparseae.model.objective import Coefficients
+from sparseae.model.coefficients import Coefficients
 from sparseae.model.penalties import AE
 from sparseae.model.trial import Training, Trial
 from sparseae.results.location import Location
@@ -45,7 +45,8 @@ def trained(members, x, dtype=torch.float32) -> Stack:
 def test_bias_gradients_are_autograds(model, activation):
     stack = trained(trials(model, activation, sigma2=(0.25,), seeds=(0,)), data(), torch.float64)
     measured = Probe(stack).measure(2).units
-    x, s, c = stack.x.unsqueeze(0), stack.activation, Coefficients.of(stack.trials, stack.W)
+    x, s = stack.x.unsqueeze(0), stack.problem.activation
+    c = Coefficients.of(stack.trials, stack.W)
     b = stack.b.clone().requires_grad_()
 
     def gradient(objective):

@@ -13,23 +13,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from sparseae.engine import program as program_module
-from sparseae.engine import stack as stack_module
+from sparseae.engine import cuda_graph
 from sparseae.engine.stack import Stack
 from sparseae.model import MODELS
 from tests.engine.test_stack import data, trials
 
 
-@pytest.fixture(autouse=True)
-def batched(monkeypatch):
-    """All members step at once, as on a GPU."""
-    monkeypatch.setattr(stack_module, "_members_together", lambda device, size: size)
-
-
 def trained(members, x, epochs=3, program=None) -> Stack:
-    stack = Stack(members, x)
-    # A stack of one steps apart on a CPU; on a GPU it is a program too.
-    stack.program = stack._batched()
+    """All members step at once, as on a GPU; one alone is a program too."""
+    stack = Stack(members, x, together=len(members), at_once=True)
     if program is not None:
         program(stack)
     for epoch in range(1, epochs + 1):
@@ -53,7 +45,7 @@ class FakeGraphs:
 
     def __init__(self, stack: Stack, broken: bool = False) -> None:
         self.events: list[str] = []
-        state = [stack.W, stack.V, stack.b, stack.vb, stack.error, stack.program._position]
+        state = [stack.W, stack.V, stack.b, stack.vb, stack.probe, stack.program.position]
         outer = self
 
         class FakeGraph:
@@ -80,7 +72,7 @@ class FakeGraphs:
             def __enter__(self) -> None:
                 outer.events.append("capture")
                 assert {id(s) for s in self.graph.streams} == {
-                    id(s) for s in stack.program._streams
+                    id(s) for s in stack.minibatches.streams
                 }
                 # A capture executes nothing: what the fake executes is undone.
                 self.saved = [t.clone() for t in state]
@@ -129,7 +121,7 @@ def test_a_captured_step_is_the_eager_one(model, activation, monkeypatch):
 
 
 def test_a_capture_that_fails_is_told_once_and_changes_nothing(monkeypatch, caplog):
-    program_module._warn.cache_clear()
+    cuda_graph._warn.cache_clear()
     members, x = trials("dae"), data()
     eager = trained(members, x)
     with caplog.at_level(logging.WARNING):
@@ -143,11 +135,10 @@ def test_a_capture_that_fails_is_told_once_and_changes_nothing(monkeypatch, capl
 
 @pytest.mark.parametrize("batch_size", [10, 19, 57, 100])
 @pytest.mark.parametrize("model", ["sae", "dae"])
-def test_any_batch_size_gives_the_steps_of_members_apart(model, batch_size, monkeypatch):
+def test_any_batch_size_gives_the_steps_of_members_apart(model, batch_size):
     """With and without a short last minibatch; with one minibatch, full or short."""
     members, x = trials(model, "sigmoid", batch_size=batch_size), data()
     batched = trained(members, x)
-    monkeypatch.setattr(stack_module, "_members_together", lambda device, size: 1)
     apart = Stack(members, x)
     assert apart.program is None
     for epoch in (1, 2, 3):
@@ -170,7 +161,7 @@ def test_a_state_goes_on_as_if_uninterrupted():
     members, x = trials("dae", "sigmoid"), data()
     through = trained(members, x, epochs=4)
     before = trained(members, x, epochs=2)
-    resumed = Stack(members, x)
+    resumed = Stack(members, x, together=len(members))
     resumed.load_state_dict({k: v.clone() for k, v in before.state_dict().items()})
     for epoch in (3, 4):
         resumed.train_epoch(epoch)
@@ -216,15 +207,16 @@ def test_every_stackable_number_may_differ():
 @pytest.mark.parametrize("tf32", [False, True])
 def test_tf32_is_asked_for_while_a_stack_trains_and_never_leaks(tf32, monkeypatch):
     matmul, seen = torch.backends.cuda.matmul, []
-    stack = Stack(trials("cae"), data(), tf32=tf32)
-    value = stack.activation.value
+    stack = Stack(trials("cae"), data(), tf32=tf32, together=6)
+    activation = stack.problem.activation
+    value = activation.value
 
     def spy(a, **options):
         seen.append(matmul.fp32_precision)
         return value(a, **options)
 
-    monkeypatch.setattr(stack.activation, "value", spy)
-    with program_module.precision(tf32=not tf32):  # what the process has set
+    monkeypatch.setattr(activation, "value", spy)
+    with cuda_graph.precision(tf32=not tf32):  # what the process has set
         stack.train_epoch(1)
         assert set(seen) == {"tf32" if tf32 else "ieee"}
         seen.clear()
