@@ -10,16 +10,21 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from sparseae.engine.choice import GAIN, ON_CARD
+from sparseae.engine.cuda_graph import precision
+from sparseae.engine.minibatches import Run
 from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
-from sparseae.engine.triton import VARIANTS
+from sparseae.engine.triton import VARIANTS, TritonBackend
 from sparseae.errors import first_line
 from sparseae.model.trial import Trial
 
 #: Steps of an epoch that is measured, and epochs of each way.
 _STEPS, _ROUNDS = 50, 3
 
-#: Largest difference from float64 after an epoch, as a share of how far the weights have moved; of
+#: Steps after which a way is compared with float64.
+_CHECKED = 6
+
+#: Largest difference from float64 after them, as a share of how far the weights have moved; of
 #: TF32's products, which sweeps must ask for, thirty times that.
 _ERROR, _TF32_ERROR = 1e-3, 3e-2
 
@@ -29,35 +34,50 @@ def choose_on_card(
 ) -> tuple[str, dict[str, float]]:
     """What a card does for steps of these members: ``triton-a`` and so on, or nothing for torch's.
 
-    Each way makes an epoch of steps from the same weights, with the same noise: one whose weights
-    are not those of float64, up to `_ERROR`, is out. Those that are left take turns, each as
-    the program that it would be in a sweep.
+    Each way takes some steps from the same weights with the same noise: one whose weights are not
+    those of float64, up to `_ERROR`, is out. Those that are left take turns at epochs, each as the
+    program that it would be in a sweep.
 
     Returns:
         The choice, and the seconds a step of each way that was right.
     """
     batch = trials[0].training.batch_size
     x = torch.randn(_STEPS * batch, inputs, generator=torch.Generator().manual_seed(0))
-    names = ["", *(f"triton-{variant}" for variant in VARIANTS)]
     exact = Stack(trials, x, device, torch.float64)
     start = exact.W.clone()
-    exact.train_epoch(1)
+    _take_steps(exact)
     limit = (_TF32_ERROR if tf32 else _ERROR) * (exact.W - start).norm()
     stacks: dict[str, Stack] = {}
-    for name in names:
+    for name in ["", *(f"{TritonBackend.name}-{variant}" for variant in VARIANTS)]:
         try:
             stack = Stack(trials, x, device, routine=TORCH + ON_CARD + name, tf32=tf32)
+            _take_steps(stack)
             stack.train_epoch(1)
         except Exception as error:  # a compiler may raise anything
             logging.getLogger(__name__).warning("%s cannot be used: %s", name, first_line(error))
             continue
-        if (stack.W.double() - exact.W).norm() <= limit or not name:
+        right = Stack(trials, x, device, routine=TORCH + ON_CARD + name, tf32=tf32)
+        _take_steps(right)
+        if not name or (right.W.double() - exact.W).norm() <= limit:
             stacks[name] = stack
     least = dict.fromkeys(stacks, math.inf)
     for epoch in range(2, 2 + _ROUNDS):
         for name, stack in stacks.items():
             least[name] = min(least[name], _epoch_seconds(stack, epoch) / _STEPS)
     return decided_on_card(least), least
+
+
+def _take_steps(stack: Stack) -> None:
+    """Some steps with noise that does not depend on the type of number."""
+    seeds, batch, n = len(stack.seeds), stack.training.batch_size, stack.x.shape[1]
+    stream = torch.Generator().manual_seed(1)
+    rows = torch.randint(stack.x.shape[0], (_CHECKED, seeds, batch), generator=stream)
+    draws, eps = stack.problem.model.encoder_input.draws, None
+    if draws:
+        eps = torch.randn(_CHECKED, seeds, draws, batch, n, generator=stream)
+        eps = eps.to(stack.device, stack.x.dtype)
+    with precision(tf32=stack.problem.tf32):
+        stack.run(Run(stack.x, rows.to(stack.device), eps))
 
 
 def decided_on_card(least: Mapping[str, float]) -> str:

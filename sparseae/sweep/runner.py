@@ -24,7 +24,7 @@ from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
 from sparseae.sweep.plan import StackPlan, cut, stacks
 from sparseae.sweep.preparation import Preparation, described, prepared, require_same_data
 from sparseae.sweep.provenance import provenance
-from sparseae.sweep.routines import chosen, shape_of
+from sparseae.sweep.routines import chosen, chosen_on_card, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,9 +142,20 @@ def _train(
     """Train what is left; the request is known to be sound."""
     location = Location.of(place).patient(sweep.storage_patience)
     trials = sweep.trials()
-    shapes = {shape_of(t, datasets[Preparation.of(t)].x.shape[1]) for t in trials}
+
+    def inputs_of(trial: Trial) -> int:
+        return datasets[Preparation.of(trial)].x.shape[1]
+
+    shapes = {shape_of(t, inputs_of(t)) for t in trials}
     threads = executor.threads(sweep)
-    routines = chosen(location, shapes, threads, observer.note)
+    routines = {
+        **chosen(location, shapes, threads, observer.note),
+        **chosen_on_card(
+            location,
+            [(plan.trials, inputs_of(plan.trials[0])) for plan in stacks(sweep, trials)],
+            tf32=sweep.tf32,
+        ),
+    }
     origin = provenance(described(datasets), routines, sweep.tf32, threads)
     origin |= {"note": sweep.note, "tags": json.dumps(sweep.tags)}
     store = Store(location, TRAINING_TYPES, origin, check, theory=sweep.theory)
