@@ -150,7 +150,7 @@ def _words(kind: Any) -> str:
         ]
         return " ".join([_words(inner[0]), *limits])
     if origin in (Union, UnionType):
-        return " or ".join(map(_words, inner))
+        return " or ".join(_words(one) for one in inner if one is not type(None))
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if origin is tuple:

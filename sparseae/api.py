@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from sparseae.cluster.executor import OnRay
 from sparseae.errors import RequestError
@@ -37,7 +38,8 @@ def run(
         address: of a Ray cluster; without one Ray starts on this machine.
         in_process: train here, one piece after the other, without Ray.
         overwrite: delete what a sweep of this name left before.
-        observer: is told how it goes on.
+        observer: is told how it goes on; without one a table in a notebook shows it, a live view
+            at a terminal, and plain lines on stderr elsewhere. `Observer()` shows nothing.
 
     Raises:
         RequestError: if the request is wrong; nothing has started then.
@@ -47,20 +49,47 @@ def run(
         raise RequestError("an address and training in process exclude each other")
     sweep = Sweep.load(source, set_values)
     watching = watchers(sweep, Location.of(below(results, sweep.name)))
-    heard = observer or Observer()
     done = None
-    try:
-        done = runner.run(
-            sweep,
-            results=results,
-            overwrite=overwrite,
-            observer=together(heard, *watching),
-            executor=InProcess() if in_process else OnRay(address),
-        )
-        return done
-    finally:
-        if watching:
-            _finish(watching, heard, done)
+    with _shown(observer) as heard:
+        try:
+            done = runner.run(
+                sweep,
+                results=results,
+                overwrite=overwrite,
+                observer=together(heard, *watching),
+                written=_text(source),
+                executor=InProcess() if in_process else OnRay(address),
+            )
+            return done
+        finally:
+            if watching:
+                _finish(watching, heard, done)
+
+
+@contextmanager
+def _shown(observer: Observer | None) -> Iterator[Observer]:
+    """Who shows the run: the one that is given, or what suits the place."""
+    if observer is not None:
+        yield observer
+        return
+    from sparseae.notebook import NotebookView, in_notebook
+
+    if in_notebook():
+        yield NotebookView()
+        return
+    from rich.console import Console
+
+    from sparseae.cli._view import RunView
+
+    with RunView(Console(stderr=True)) as view:
+        yield cast(Observer, view)
+
+
+def _text(source: object) -> bytes | None:
+    """The file that a configuration was read from; None where it was no file."""
+    if isinstance(source, str | Path) and (file := Path(source)).is_file():
+        return file.read_bytes()
+    return None
 
 
 def _finish(watching: Sequence[Watcher], observer: Observer, done: Results | None) -> None:

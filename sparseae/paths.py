@@ -13,6 +13,8 @@ _SLIP = re.compile(r"(s3a?|gs|gcs|abfss?|az|hdfs|https?|file|local|memory):/(?!/
 #: KEY@ or KEY:SECRET@ before a URL's host. A secret may hold slashes, and a path an @.
 _USER_INFO = re.compile(r"^(?:[^/@]*:(?!\d+/).*|[^/@]*)@")
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
+
 _SECRET_OPTION = re.compile(r"(?i)((?:^|&)[^=&]*(?:key|secret|token|passw|sig)[^=&]*=)[^&]+")
 
 
@@ -29,6 +31,11 @@ def public(place: object) -> str:
 def has_secret(place: object) -> bool:
     """Whether a URL holds a key, which then stands wherever the URL is written."""
     return _without_secret(str(place)) != str(place)
+
+
+def in_public(text: str) -> str:
+    """A text for people and logs: each URL in it without its key."""
+    return _URL.sub(lambda found: _without_secret(found[0]), text)
 
 
 def _without_secret(text: str) -> str:

@@ -86,11 +86,11 @@ class Curve:
         return self.deads[..., -1]
 
     @property
-    def last_fifth(self) -> slice:
-        """The last fifth of the epochs, with the one before; of too few epochs the last alone."""
+    def last_half(self) -> slice:
+        """The last half of the epochs, with the one before; of too few epochs the last alone."""
         if self.epoch < thresholds.FEWEST_EPOCHS:
             return slice(self.epoch, None)
-        return slice(self.epoch - -(-self.epoch // 5), None)
+        return slice(self.epoch // 2, None)
 
     @property
     def label(self) -> str:

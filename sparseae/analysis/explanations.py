@@ -65,9 +65,9 @@ class _Explanation(Prediction):
 
 def _fall(curve: Curve) -> dict[int, np.ndarray]:
     """By seed how far the activation fraction falls from sigma2 = 0: the mean over sigma2 > 0, over
-    the last fifth of the epochs."""
+    the last half of the epochs."""
     sound = Sound.of(curve)
-    history = curve.activations[np.ix_(sound.seeds, sound.columns)][..., curve.last_fifth]
+    history = curve.activations[np.ix_(sound.seeds, sound.columns)][..., curve.last_half]
     falls = (history[:, :1] - history[:, 1:]).mean(1)
     return {
         int(seed): fall
@@ -81,7 +81,7 @@ def _excess(part: Curve, whole: Curve) -> Effect:
     a, b = _fall(part), _fall(whole)
     seeds = sorted(set(a) & set(b))
     window = np.array([[a[seed] - thresholds.MOST * b[seed]] for seed in seeds])
-    return Effect.of(window, part.epoch) if seeds else Effect(*np.full((2, 0, 1), NAN))
+    return Effect.of(window, part.epoch) if seeds else Effect(*np.full((3, 0, 1), NAN))
 
 
 def _size(curve: Curve) -> float:

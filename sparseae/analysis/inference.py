@@ -24,40 +24,48 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Effect:
-    """A number for each seed, or several that are judged together.
+    """A number for each seed, or several, along sigma2, that are judged together.
 
     Attributes:
         now: (R, C), NaN where a seed has none.
         again: (R, C) what as long again would add, at the pace of the last fifth of the epochs
             (least squares); NaN where it is not known.
+        trend: (R, C) the same at the pace of the last half, which has less noise.
     """
 
     now: np.ndarray
     again: np.ndarray
+    trend: np.ndarray
 
     @classmethod
     def of(cls, window: np.ndarray, epochs: int) -> Effect:
-        """The effect from its history over the last fifth of the epochs, (R, C, T), T > 0."""
-        now = window[..., -1]
-        if window.shape[-1] < 2:
-            return cls(now, np.full_like(now, NAN))
-        x = np.arange(window.shape[-1], dtype=float)
-        x -= x.mean()
-        return cls(now, (window - now[..., None]) @ (x / (x @ x)) * epochs)
+        """The effect from its history over the last half of the epochs, (R, C, T), T > 0."""
+        fifth = -(-epochs // 5) + 1
+        return cls(window[..., -1], *(_pace(window[..., -n:]) * epochs for n in (fifth, 0)))
 
     def __getitem__(self, component: int | slice) -> Effect:
         """One component, or some, as (R, C)."""
         chosen = np.atleast_1d(np.arange(self.now.shape[1])[component])
-        return Effect(self.now[:, chosen], self.again[:, chosen])
+        return Effect(self.now[:, chosen], self.again[:, chosen], self.trend[:, chosen])
+
+    def of_seeds(self, rows: np.ndarray) -> Effect:
+        """The same of some seeds, in this order."""
+        return Effect(self.now[rows], self.again[rows], self.trend[rows])
+
+    def less(self, other: Effect) -> Effect:
+        """The difference of two effects of the same seeds."""
+        return Effect(self.now - other.now, self.again - other.again, self.trend - other.trend)
 
     @property
     def later(self) -> np.ndarray:
-        """(R, C) the effect were it trained as long again; ten times as long where it does not slow
-        down (`thresholds.STEADY`)."""
-        size, pace = mean(self.now), mean(self.again)
-        moving = np.minimum(p_above(self.again, 0), p_below(self.again, 0)) <= thresholds.ALPHA / 2
-        steady = moving & (size * pace > 0) & (np.abs(pace) >= np.abs(size))
-        return self.now + np.where(steady, thresholds.STEADY, 1) * self.again
+        """(R, C) the effect were it trained as long again; the last component ten times as long,
+        where it moves on and is not shown to slow down (`thresholds.STEADY`)."""
+        away = np.sign(mean(self.now))
+        moves_on = p_above(away * self.trend, 0) <= thresholds.MOVES_ON
+        slows = p_below(away * (self.trend - self.now), 0) <= thresholds.SLOWS
+        steady = moves_on & ~slows & (np.arange(away.size) == away.size - 1)
+        on = np.where(steady, thresholds.STEADY * self.trend, self.again)
+        return self.now + on
 
     def settled(self, margin: float) -> bool:
         """Whether as long again would move none of them by more than the margin."""
@@ -68,6 +76,15 @@ class Effect:
         """Mean over seeds of the first component, and its two-sided 95 % interval."""
         low, high = (float(bound[0]) for bound in interval(self.now[:, :1]))
         return float(mean(self.now)[0]), low, high
+
+
+def _pace(window: np.ndarray) -> np.ndarray:
+    """The slope against epochs, (R, C, T) -> (R, C); NaN of a single epoch."""
+    if window.shape[-1] < 2:
+        return np.full(window.shape[:-1], NAN)
+    x = np.arange(window.shape[-1], dtype=float)
+    x -= x.mean()
+    return (window - window[..., -1:]) @ (x / (x @ x))
 
 
 def mean(x: np.ndarray) -> np.ndarray:
@@ -105,7 +122,7 @@ def p_above(x: np.ndarray, limit: float) -> np.ndarray:
     """
     error, freedom = _error(x)
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = (mean(x) - limit) / error
+        t = (mean(x) - limit) / np.maximum(error, thresholds.ROUNDING)
         p = special.stdtr(freedom, -t)
     return np.where((freedom > 0) & np.isfinite(p), p, 1.0)
 
@@ -148,7 +165,7 @@ def equivalence(effects: Sequence[tuple[Effect, float]]) -> Equivalence:
     now = [p_within(e.now, margin) for e, margin in effects]
     later = [p_within(e.later, margin) for e, margin in effects]
     if (np.concatenate(later) > thresholds.ALPHA).any():
-        inside = all((np.abs(mean(e.later)) <= margin).all() for e, margin in effects)
+        inside = all((np.abs(mean(e.now + e.again)) <= margin).all() for e, margin in effects)
         return Equivalence(NAN, "seeds" if inside else "epochs")
     if (every := np.concatenate(now)).max() > thresholds.ALPHA:
         return Equivalence(float(every.max()), "seeds")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sparseae.analysis.predictions import TOGETHER, verdict_table
 from sparseae.analysis.report import report
 from sparseae.analysis.trends import judge
+from sparseae.analysis.verdicts import TOGETHER, verdict_table
 from sparseae.results import load
 from sparseae.results.location import Location
 from sparseae.results.parquet import write_table

@@ -158,8 +158,10 @@ def open_statements(judged: Judged, looks: Looks) -> Iterator[Open]:
 def _candidates(outcome: Outcome) -> list[Option]:
     """What may be tried, by its cost."""
     curves = [curve for curve, _ in outcome.curves]
-    if not curves or len({curve.epoch for curve in curves}) > 1:
+    if not curves:
         return []
+    if len(lengths := {curve.epoch for curve in curves}) > 1:
+        return [Option(epochs=max(lengths))]  # they cannot be compared before they are alike
     needs, epoch = outcome.needs, curves[0].epoch
     if any(curve.unfinished for curve in curves):
         return []  # what is on its way comes first
@@ -234,7 +236,7 @@ def _draw(curves: Sequence[Curve], option: Option, rng: np.random.Generator) -> 
     for curve in curves:
         if option.sigma2:
             curve = _denser(curve, option.sigma2, along)
-        if option.epochs:
+        if option.epochs > curve.epoch:
             curve = _longer(curve, option.epochs, power)
         if option.seeds:
             curve = _wider(curve, weights, scale, rng)
@@ -285,7 +287,7 @@ def _longer(curve: Curve, epochs: int, power: float) -> Curve:
     way = now * (np.log(t) if abs(power - 1) < 1e-6 else (t ** (1 - power) - 1) / (1 - power))
 
     def longer(table: np.ndarray, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-        window = table[..., curve.last_fifth]
+        window = table[..., curve.epoch - -(-curve.epoch // 5) :]
         x = np.arange(window.shape[-1]) - (window.shape[-1] - 1) / 2
         pace = (window @ x) / (x @ x) if window.shape[-1] > 1 else np.zeros(table.shape[:-1])
         ahead = np.clip(table[..., -1:] + pace[..., None] * way, low, high)

@@ -74,9 +74,10 @@ class MdaeEqualsCae(Prediction):
         self, evidence: Evidence, cae: tuple[Curve, Trend], mdae: tuple[Curve, Trend]
     ) -> Finding:
         used = [cae, mdae]
-        gaps = _gaps(cae[0], mdae[0])
-        if lacking := _not_comparable(used) or ("" if gaps else "trials"):
-            return Finding("cae and mdae cannot be compared", used, lacks=lacking)
+        lacking = _not_comparable(used)
+        gaps = {} if lacking else _gaps(cae[0], mdae[0])
+        if lacking or not gaps:
+            return Finding("cae and mdae cannot be compared", used, lacks=lacking or "trials")
         gap = gaps[ACTIVATION]
         sizes = mean(gap.now)
         worst = int(np.abs(sizes).argmax())
@@ -126,7 +127,7 @@ def _gaps(one: Curve, other: Curve) -> dict[str, Effect]:
         (PRE_ACTIVATION, (one.pre_activations, other.pre_activations)),
     ):
         first, second = (
-            h[np.ix_(rows, columns)][..., one.last_fifth]
+            h[np.ix_(rows, columns)][..., one.last_half]
             for h, rows, columns in zip(histories, (a, b), (k, m), strict=True)
         )
         gap = (second - first)[:, sigma2 > 0]
@@ -214,7 +215,7 @@ def _by_seed(curve: Curve, of: Callable[[np.ndarray, np.ndarray], float]) -> Eff
     """A number of a seed's activation fractions and dead units along sigma2, (R, 1)."""
     sound = Sound.of(curve)
     rows = np.ix_(sound.seeds, sound.columns)
-    activation, dead = (h[rows][..., curve.last_fifth] for h in (curve.activations, curve.deads))
+    activation, dead = (h[rows][..., curve.last_half] for h in (curve.activations, curve.deads))
     numbers = [
         [_of_known(of, a[:, t], d[:, t]) for t in range(a.shape[1])]
         for a, d in zip(activation, dead, strict=True)
@@ -273,7 +274,7 @@ class FreeWeightsFloor(Prediction):
             return Finding(f"{variant_words(curve)}{words}", used, lacks=lacking)
         sound, floor = Sound.of(curve), thresholds.FREE_WEIGHTS_FLOOR
         rows = np.ix_(sound.seeds, sound.columns)
-        level = Effect.of(curve.activations[rows][..., curve.last_fifth], curve.epoch)
+        level = Effect.of(curve.activations[rows][..., curve.last_half], curve.epoch)
         worst = int(mean(level.now).argmin())
         effect, low, high = level[worst].interval()
         above = bool((mean(level.later) > floor).all())  # NaN is not: what falls may go below
@@ -325,7 +326,7 @@ class _Sparser(Prediction):
         sides = [_by_seed(curve, of) for curve, _ in used]
         rows = [curve.seeds[Sound.of(curve).seeds] for curve, _ in used]
         _, a, b = np.intersect1d(*rows, return_indices=True)
-        gap = Effect(sides[1].now[b] - sides[0].now[a], sides[1].again[b] - sides[0].again[a])
+        gap = sides[1].of_seeds(b).less(sides[0].of_seeds(a))
         if trial_seeds(gap) < 2:
             return Finding("fewer than two seeds have both", used, lacks="seeds")
         effect, low, high = gap.interval()

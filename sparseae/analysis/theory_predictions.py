@@ -233,7 +233,7 @@ def _accuracies(found: Judged, seeds: list[int]) -> Effect | None:
 
 
 def _foretold(curve: Curve, seeds: list[int]) -> np.ndarray | None:
-    """Balanced accuracy of a curve by seed, over all epochs up to each of the last fifth, (R, T).
+    """Balanced accuracy of a curve by seed, over all epochs up to each of the last half, (R, T).
 
     The mean of two shares: of units with a positive whole gradient those that fell, and of the
     others those that rose. None where a seed has no unit of a kind.
@@ -251,7 +251,7 @@ def _foretold(curve: Curve, seeds: list[int]) -> np.ndarray | None:
     up, up_fell = up_to(1 - share), up_to(all_fell - both)
     with np.errstate(invalid="ignore", divide="ignore"):
         accuracy = (down_fell / down + 1 - up_fell / up) / 2
-    first = max(0, curve.last_fifth.start - 1)
+    first = max(0, curve.last_half.start - 1)
     window = accuracy[:, first:]
     return window if window.size and np.isfinite(window).all() else None
 
@@ -329,9 +329,9 @@ def _on_one_grid(found: Judged, seeds: list[int]) -> tuple[Judged, list[float]]:
 
 def _points(found: Judged, seeds: list[int], grid: list[float]) -> tuple[np.ndarray, np.ndarray]:
     """lambda dR/db_j at the initial weights, (R, curves, K), and the change of the activation
-    fraction from sigma2 = 0 over the last fifth of the epochs, (R, curves, K, T)."""
+    fraction from sigma2 = 0 over the last half of the epochs, (R, curves, K, T)."""
     gradients, changes = [], []
-    length = min(c.activations[..., c.last_fifth].shape[-1] for c, _ in found)
+    length = min(c.activations[..., c.last_half].shape[-1] for c, _ in found)
     for curve, _ in found:
         rows, columns = np.isin(curve.seeds, seeds), np.isin(curve.sigma2, grid)
         gradients.append(curve.theory["bias_gradient"][rows][:, columns, 0])
@@ -429,8 +429,7 @@ class WhitenedFitsBetter(_OfTheory):
             accuracy = [_accuracies(side, seeds) for side in sides]
             if accuracy[0] is None or accuracy[1] is None:
                 continue
-            gains.append(Effect(accuracy[1].now - accuracy[0].now,
-                                accuracy[1].again - accuracy[0].again))  # fmt: skip
+            gains.append(accuracy[1].less(accuracy[0]))
             effect, low, high = gains[-1].interval()
             levels = [float(mean(a.now)[0]) for a in accuracy if a is not None]
             words.append(
@@ -482,8 +481,8 @@ def _column(curve: Curve, name: str) -> np.ndarray:
 
 
 def _window(curve: Curve, name: str) -> np.ndarray:
-    """A column of the theory over the last fifth of the epochs, (R, K, T)."""
-    return _column(curve, name)[..., curve.last_fifth]
+    """A column of the theory over the last half of the epochs, (R, K, T)."""
+    return _column(curve, name)[..., curve.last_half]
 
 
 def _nanmean(x: np.ndarray, axis: int) -> np.ndarray:

@@ -35,7 +35,7 @@ PRE_EQUAL = EQUAL / 0.4
 DEAD_RISE = 0.01
 
 #: A seed of which more than this share of the units is dead at sigma2 = 0 shows nothing: what is
-#: left is not the network that a statement is about (specification, "Judging").
+#: left is not the network that a statement is about (docs/analysis.md).
 DEAD_FROM_THE_START = 0.1
 
 #: "Around 0.05" (section 3.1): within a factor of two.
@@ -47,10 +47,15 @@ FREE_WEIGHTS_FLOOR = 0.10
 #: Epochs that it takes to see a pace: fewer have no last fifth.
 FEWEST_EPOCHS = 5
 
-#: An effect that does not slow down, to which as long again would add as much as it is, is followed
-#: to ten times the epochs, not twice: a steady drift leaves any margin, only late. A training time
-#: that is wrong by more than ten would be another experiment.
+#: An effect that moves on and is not shown to slow down, so that as long again would add as much as
+#: there is, is followed to ten times the epochs, not twice: a steady drift leaves any margin, only
+#: late. A training time that is wrong by more than ten would be another experiment.
 STEADY = 9
+
+#: Levels at which the last half of the epochs is taken to show that an effect moves on, and that it
+#: slows down. Both err on the side of silence: a flat curve that is taken to move on is
+#: inconclusive, one that moves on and is called flat is wrong.
+MOVES_ON, SLOWS = 0.2, 0.005
 
 #: A value of sigma2 with fewer seeds than this, while others have more, is left out: with two, t is
 #: above 12 once in forty times.
@@ -76,6 +81,9 @@ MOST = 0.5
 #: So many times more corruptions show whether an effect of their finite number vanishes: their
 #: mean's deviation is a third or less.
 MORE_CORRUPTIONS = 9
+
+#: Standard errors below this are taken for it: what float64 rounds away tells nothing.
+ROUNDING = 1e-9
 
 #: Fewest points of a rank correlation.
 FEWEST_POINTS = 8

@@ -26,6 +26,7 @@ from sparseae.analysis.inference import (
     p_below,
     p_some,
 )
+from sparseae.analysis.shown import with_html
 
 FLAT, DECREASING, INCREASING, IRREGULAR = "flat", "decreasing", "increasing", "irregular"
 UNDECIDED = "undecided"
@@ -141,7 +142,7 @@ class Sound:
         effects = {}
         if seeds.size and columns.size > 1:
             for name, history in _measures(curve).items():
-                window = history[np.ix_(seeds, columns)][..., curve.last_fifth]
+                window = history[np.ix_(seeds, columns)][..., curve.last_half]
                 effects[name] = Effect.of(window[:, 1:] - window[:, :1], curve.epoch)
         return cls(seeds, columns, effects, dead)
 
@@ -180,7 +181,8 @@ def trends(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         RequestError: if a column is missing.
     """
-    return trend_table(judge(frame))
+    shown = ("dataset", "constraint", "activation", "model", "variant", "trend", "first", "last")
+    return with_html(trend_table(judge(frame)), (*shown, "change", "seeds"))
 
 
 def trend_table(judged: Judged) -> pd.DataFrame:

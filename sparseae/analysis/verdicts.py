@@ -18,6 +18,7 @@ import pandas as pd
 from sparseae.analysis import thresholds
 from sparseae.analysis.inference import NAN, holm
 from sparseae.analysis.prediction import Evidence, Finding, Prediction, every_case
+from sparseae.analysis.shown import with_html
 from sparseae.analysis.trends import ACTIVATION, Judged, judge
 from sparseae.results.location import Location
 
@@ -124,7 +125,7 @@ def check_predictions(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         RequestError: if a column is missing.
     """
-    return verdict_table(judge(frame))
+    return with_html(verdict_table(judge(frame)), ("prediction", "dataset", "verdict", "evidence"))
 
 
 def verdict_table(judged: Judged, looks: Looks | None = None) -> pd.DataFrame:

@@ -20,12 +20,13 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command; a RequestError becomes one line on stderr and its exit status."""
+    from sparseae import paths
     from sparseae.errors import RequestError
 
     try:
         app()
     except RequestError as error:
-        typer.echo(f"sparseae: {error}", err=True)
+        typer.echo(f"sparseae: {paths.in_public(str(error))}", err=True)
         raise SystemExit(error.status) from None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from sparseae import paths
 from sparseae.analysis.plain import Statements, answers, on_each
 from sparseae.analysis.verdicts import NOT_TESTED, TOGETHER, Outcome
 
@@ -46,9 +47,9 @@ def print_summary(console: Console, statements: Statements, place: str) -> None:
     if untested:
         words.append(f"; not tested: {untested} statement{'s' if untested > 1 else ''}")
     console.print(words)
-    more = [f"sparseae report {place}", "analyze --details has the numbers"]
+    more = [f"sparseae report {paths.public(place)}", "analyze --details has the numbers"]
     if counts["inconclusive"]:
-        more.insert(0, f"sparseae next {place}: what would decide the open ones")
+        more.insert(0, f"sparseae next {paths.public(place)}: what would decide the open ones")
     for line in more:
         console.print(Text(line, "dim"), soft_wrap=True)
 

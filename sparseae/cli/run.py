@@ -58,8 +58,7 @@ def run(
     if address and in_process:
         raise RequestError("--address and --in-process exclude each other")
     _require_lasting(results)
-    # A cluster stops its jobs so; Ctrl-C is what Tune and the runner know.
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
     with RunView(console) as view:
         done = sparseae.run(
@@ -89,6 +88,16 @@ def run(
             highlight=False,
         )
         raise typer.Exit(1)
+
+
+def _interrupt(*_: object) -> None:
+    """A cluster stops its jobs by SIGTERM; Ctrl-C is what Tune and the runner know.
+
+    Once is enough: the group of a job may get the signal more than once, and the last rows are
+    being written.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _require_lasting(results: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -82,6 +83,10 @@ class Connection:
             raise RequestError(f"no Ray{where}: {reason}") from None
         if self._error is not None:
             raise self._error
+        # Ray has put a handler below Python's that aborts; whoever set one before gets it back.
+        before = signal.getsignal(signal.SIGTERM)
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
     def _start(self) -> None:
         try:

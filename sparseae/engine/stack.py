@@ -1,4 +1,4 @@
-"""A stack: trials that train together as one batched tensor program (specification, "Words").
+"""A stack: trials that train together as one batched tensor program (docs/glossary.md).
 
 The members of a stack share every shape, the model, the activation and the constraint; sigma2, the
 seed and the other numbers of `STACKABLE` differ. Weights stand in one tensor (S, m, n). On a GPU a

@@ -63,7 +63,7 @@ class Model:
     """One model. A subclass with a ``name`` registers itself."""
 
     name: ClassVar[str]
-    #: Where the paper or the specification states it.
+    #: Where the paper, or docs/models.md, states it.
     source: ClassVar[str] = ""
     #: What the encoder sees, and what is added to the reconstruction error.
     encoder_input: EncoderInput = Clean()

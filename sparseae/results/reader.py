@@ -21,7 +21,7 @@ from sparseae.results.schema import ADDED_FIELDS, EPOCH_FIELDS, epoch_schema
 
 
 def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
-    """The epochs of one or several sweeps as one table (specification, "Results").
+    """The epochs of one or several sweeps as one table (`sparseae.results.columns`).
 
     Args:
         places: folders or URLs, ``DIR/NAME``; or ``DIR``, for every sweep in it.

@@ -1,4 +1,4 @@
-"""The columns of the results, in one place (specification, "Results").
+"""The columns of the results, in one place; `sparseae.results.columns` says what each means.
 
 ``epochs/`` holds one row a trial and epoch, ``units/`` one row a unit at the last epoch.
 """

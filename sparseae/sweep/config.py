@@ -101,8 +101,14 @@ class Sweep(_Strict):
     storage_patience: Annotated[Number, Field(ge=0)] = 300
     #: How often a Tune trial that crashed is tried again.
     max_failures: Annotated[Whole, Field(ge=0)] = 3
+    #: Hours after which a run stops as after Ctrl-C; the same command goes on. Without: never.
+    max_hours: Annotated[Number, Field(gt=0, lt=1e6)] | None = None
     #: Trackers that get a run for every trial: tensorboard, mlflow, wandb.
     watch: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    #: What a person wants to remember of the sweep; shown by sparseae list, kept in the metadata.
+    note: Word = ""
+    #: Words to find it by, likewise.
+    tags: tuple[Word, ...] = ()
 
     @classmethod
     def load(
@@ -277,7 +283,10 @@ _PLAIN = (
     "keep_checkpoints",
     "storage_patience",
     "max_failures",
+    "max_hours",
     "watch",
+    "note",
+    "tags",
 )
 
 _KEYS = {*Sweep.model_fields, *Resources.model_fields}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import itertools
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from sparseae.results.location import Location, below
 from sparseae.results.lock import Check, only_run
 from sparseae.results.store import Store
 from sparseae.sweep.config import Sweep, difference
+from sparseae.sweep.deadline import deadline
 from sparseae.sweep.extension import as_asked
 from sparseae.sweep.job import CHECKPOINTS, Executor, Job, Observer, Recorder, Task
 from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
@@ -26,6 +29,10 @@ from sparseae.sweep.routines import chosen, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: Curves that a notebook shows of a sweep at its end.
+_SHOWN = 48
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,25 @@ class Results:
 
         return load(self.place) if has_epochs(self.place) else no_epochs(TRAINING_TYPES)
 
+    def _repr_html_(self) -> str:
+        """In a notebook: what was trained, and the final activation fractions along sigma2."""
+        frame = self.frame
+        words = f"{self.trials:,} trials, {self.trained:,} trained now"
+        words += f", {len(self.failed):,} failed" if self.failed else ""
+        words += ", stopped before the end" if self.interrupted else ""
+        head = f"<b>{html.escape(self.place)}</b>: {words}"
+        if frame.empty:
+            return head
+        last = frame.loc[frame.groupby("trial_id")["epoch"].idxmax()]
+        wide = last.pivot_table(
+            index=["dataset", "constraint", "activation", "model"],
+            columns="sigma2",
+            values="activation_fraction",
+            aggfunc="mean",
+        )
+        note = "final activation fractions along sigma2, means over seeds"
+        return f"{head}<br>{note}{wide.head(_SHOWN).to_html(float_format='{:.3f}'.format)}"
+
 
 def run(
     source: str | Path | Mapping[str, Any] | Sweep,
@@ -61,6 +87,7 @@ def run(
     set_values: Sequence[str] = (),
     overwrite: bool = False,
     observer: Observer | None = None,
+    written: bytes | None = None,
     executor: Executor,
 ) -> Results:
     """Train what is left of a sweep and write its results under ``results/NAME``.
@@ -71,6 +98,7 @@ def run(
         set_values: ``KEY=VALUE`` changes to the configuration.
         overwrite: delete what a sweep of this name left before.
         observer: is told how it goes on.
+        written: the configuration as its file has it, to be kept beside what it resolves to.
         executor: trains.
 
     Raises:
@@ -88,13 +116,15 @@ def run(
     except OSError as error:
         raise RequestError(f"{location}: cannot be read: {first_line(error)}") from None
     datasets = prepared(sweep.trials())
-    with only_run(location, observer.note) as check:
+    with deadline(sweep.max_hours, observer.note), only_run(location, observer.note) as check:
         try:
             if overwrite:
                 _clear(location)
             else:
                 _require_continuable(location, sweep)  # again: it may have run in the meantime
                 require_same_data(location, described(datasets))
+            if written is not None:
+                (location / "sweep.source.yaml").write_bytes(written)
             return _train(sweep, place, datasets, observer, check, executor)
         except OSError as error:
             raise StorageError(
@@ -118,6 +148,7 @@ def _train(
     threads = executor.threads(sweep)
     routines = chosen(location, shapes, threads, observer.note)
     origin = provenance(described(datasets), routines, sweep.tf32, threads)
+    origin |= {"note": sweep.note, "tags": json.dumps(sweep.tags)}
     store = Store(location, TRAINING_TYPES, origin, check, theory=sweep.theory)
     (location / "sweep.yaml").write_bytes(sweep.text().encode())
     for name in store.put_aside:

@@ -11,7 +11,12 @@ import pytest
 
 from sparseae.analysis.differences import as_json, at, differences, half_width, origins_differ
 from sparseae.errors import RequestError
-from tests.analysis.frames import curve
+from tests.analysis import frames
+
+
+def curve(*args, **more) -> pd.DataFrame:
+    """A curve of which one measure is known."""
+    return frames.curve(*args, **more).drop(columns="pre_activation_mean")
 
 
 def rates(*values: float, shapes: tuple[str, ...] = ("flat", "decreasing"), **more) -> pd.DataFrame:

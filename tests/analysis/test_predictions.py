@@ -53,7 +53,7 @@ def test_a_row_says_what_decided():
 def test_what_is_inconclusive_says_what_it_needs():
     """One thing at a time is missing."""
     for frames, needs in (
-        ([curve("flat", noise=0.02), control()], "seeds"),
+        ([curve("flat", noise=0.008), control()], "seeds"),
         ([curve("flat")], "control"),
         ([curve("flat", seeds=1), control()], "seeds"),
         ([curve("flat", sigma2=(0.0, 0.01, 0.09)), control()], "range"),

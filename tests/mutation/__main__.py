@@ -1,7 +1,8 @@
 """Mutation testing: does a test fail when a line of the product is changed?
 
     python -m tests.mutation [MODULE ...]            every mutant of the modules, all without a name
-    python -m tests.mutation --sample TEXT           some, drawn by a text: CI gives the commit
+    python -m tests.mutation --sample TEXT           some of one module, drawn by a text: CI gives
+                                                     the commit
 
 mutmut makes the mutants and runs, in a fork, the tests that call the changed function. Two things
 are added. What a decorator covers (`@torch.inference_mode()`, properties) mutmut leaves alone, so
@@ -11,6 +12,7 @@ that here decorators are calls behind the function. And a survivor is compared w
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -35,20 +37,26 @@ FLOAT64 = "tests/test_definition.py::test_in_float64_a_stack_trains_what_the_spe
 #: `SAMPLED` has survivors that nobody has looked at.
 TESTS: dict[str, list[str]] = {
     "model/activations.py": ["tests/model", FLOAT64],
-    "model/constraints.py": ["tests/model", FLOAT64],
+    "model/constraints.py": ["tests/model/test_constraints.py", "tests/model", FLOAT64],
+    "model/corruption.py": ["tests/model", FLOAT64],
+    "model/penalties.py": ["tests/model", FLOAT64],
+    "model/second_order.py": ["tests/model", FLOAT64],
+    "engine/measurements.py": [FLOAT64, "tests/engine/test_stack.py"],
+    "engine/minibatches.py": [FLOAT64, "tests/engine/test_stack.py"],
     "engine/randomness.py": ["tests/engine/test_randomness.py"],
-    "results/store.py": ["tests/results"],
+    "engine/stack.py": [FLOAT64, "tests/engine/test_stack.py"],
+    "engine/step.py": [FLOAT64, "tests/engine/test_stack.py"],
+    "engine/torch.py": [FLOAT64, "tests/engine/test_stack.py", "tests/engine/test_torch.py"],
+    "analysis/curves.py": ["tests/analysis"],
+    "analysis/trends.py": ["tests/analysis"],
+    "results/store.py": ["tests/results/test_store.py"],
     "sweep/piece.py": ["tests/sweep/test_piece.py"],
-    "theory/terms.py": ["tests/theory"],
     "theory/checks.py": ["tests/theory"],
+    "theory/terms.py": ["tests/theory"],
 }
 
 #: Of these CI tries a sample.
-SAMPLED: tuple[str, ...] = ("engine/randomness.py",)
-
-#: Seconds that a sample may take in all; what was not tried by then is left out.
-SAMPLE_SECONDS = 110.0
-SAMPLE_MUTANTS = 40
+SAMPLED: tuple[str, ...] = ("engine/randomness.py", "results/store.py", "sweep/piece.py")
 
 COPIED = ("sparseae", "tests", "benchmarks", "tune_configs", "cluster", "docs", "README.md",
           "pyproject.toml", "constraints.txt")  # fmt: skip
@@ -61,6 +69,14 @@ also_copy = {copied}
 pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist"]
 do_not_mutate_patterns = {unread}
+timeout_multiplier = 6.0
+timeout_constant = 3.0
+"""
+
+SHOW = """
+import json, sys
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+print(json.dumps({name: get_diff_for_mutant(name) for name in sys.argv[1:]}))
 """
 
 #: What people read: no test asks for its every letter.
@@ -147,18 +163,21 @@ def tried(folder: Path) -> dict[str, str]:
     return {name: status for name, status in pairs if status not in ("not checked", "skipped")}
 
 
-def survivor(folder: Path, name: str, status: str) -> Survivor:
-    diff = [
-        line
-        for line in mutmut(folder, "show", name).splitlines()
-        if not line.startswith(("---", "+++", "@@", "#"))
-    ]
-    return Survivor(
-        name,
-        status,
-        tuple(line[1:].strip() for line in diff if line.startswith("-")),
-        tuple(line[1:].strip() for line in diff if line.startswith("+")),
+def survivors(folder: Path, statuses: Mapping[str, str]) -> list[Survivor]:
+    """What the mutants that are still alive change."""
+    alive = {n: s for n, s in statuses.items() if s in ("survived", "no tests", "suspicious")}
+    shown = subprocess.run(
+        [sys.executable, "-c", SHOW, *alive], cwd=folder, capture_output=True, text=True, check=True
     )
+    return [
+        Survivor(name, alive[name], *(_lines(diff, sign) for sign in "-+"))
+        for name, diff in json.loads(shown.stdout).items()
+    ]
+
+
+def _lines(diff: str, sign: str) -> tuple[str, ...]:
+    lines = diff.splitlines()[2:]  # behind the names of the files
+    return tuple(line[1:].strip() for line in lines if line.startswith(sign))
 
 
 def listed(module: str) -> list[dict]:
@@ -188,7 +207,7 @@ def names_of(module: str, folder: Path) -> list[str]:
     return [f"sparseae.{module[:-3].replace('/', '.')}.{name}" for name in made.mutant_names]
 
 
-def run(module: str, sample: str | None = None, children: int = 1) -> bool:
+def run(module: str, sample: str | None, mutants: int, seconds: float, children: int) -> bool:
     """Try the mutants of a module; print the score and each survivor that is not listed."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
@@ -198,17 +217,13 @@ def run(module: str, sample: str | None = None, children: int = 1) -> bool:
         if sample is not None:
             names = names_of(module, folder)
             key = {name: hashlib.sha256(f"{sample} {name}".encode()).digest() for name in names}
-            chosen = sorted(names, key=key.__getitem__)[:SAMPLE_MUTANTS]
-        limit = None if sample is None else SAMPLE_SECONDS
+            chosen = sorted(names, key=key.__getitem__)[:mutants]
+        limit = None if sample is None else seconds
         mutmut(folder, "run", "--max-children", str(children), *chosen, seconds=limit)
         statuses = tried(folder)
         if chosen:
             statuses = {name: status for name, status in statuses.items() if name in chosen}
-        alive = [
-            survivor(folder, name, status)
-            for name, status in statuses.items()
-            if status in ("survived", "no tests", "suspicious")
-        ]
+        alive = survivors(folder, statuses)
     entries = listed(module)
     unknown = [mutant for mutant in alive if not is_listed(mutant, entries)]
     total = len(statuses)
@@ -226,15 +241,18 @@ def run(module: str, sample: str | None = None, children: int = 1) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation")
-    parser.add_argument("modules", nargs="*", default=list(TESTS), metavar="MODULE")
-    parser.add_argument("--sample", metavar="TEXT", help="try some mutants of one module")
+    parser.add_argument("modules", nargs="*", metavar="MODULE")
+    parser.add_argument("--sample", metavar="TEXT", help="try some mutants, drawn by this text")
+    parser.add_argument("--mutants", type=int, default=40, help="of a sample")
+    parser.add_argument("--seconds", type=float, default=110.0, help="that a sample may take")
     parser.add_argument("--children", type=int, default=1, help="mutants at once")
     arguments = parser.parse_args()
-    modules = arguments.modules
-    if arguments.sample is not None:
+    modules = arguments.modules or list(TESTS)
+    if arguments.sample is not None and not arguments.modules:  # one of those, by the text
         number = int.from_bytes(hashlib.sha256(arguments.sample.encode()).digest()[:8], "big")
-        modules = [SAMPLED[number % len(SAMPLED)]] if SAMPLED else []
-    results = [run(module, arguments.sample, arguments.children) for module in modules]
+        modules = [SAMPLED[number % len(SAMPLED)]]
+    options = (arguments.sample, arguments.mutants, arguments.seconds, arguments.children)
+    results = [run(module, *options) for module in modules]
     sys.exit(0 if all(results) else 1)
 
 
