@@ -30,7 +30,7 @@ from sparseae.api import run
 from sparseae.results.store import Store
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.job import Observer, Task
-from sparseae.sweep.plan import _kind, _last_finish, cut, stacks
+from sparseae.sweep.plan import _last_finish, cut, kind_of, stacks
 
 CONFIGS = Path(__file__).parents[1] / "tune_configs"
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -62,7 +62,7 @@ def _late(pieces: Sequence[Any], workers: int, seed: int) -> float:
     slower: dict[tuple, float] = {}
     generator = random.Random(seed)
     seconds = [
-        p.flops * slower.setdefault(_kind(p.trials[0]), generator.uniform(2 / 3, 3 / 2))
+        p.flops * slower.setdefault(kind_of(p.trials[0]), generator.uniform(2 / 3, 3 / 2))
         for p in pieces
     ]
     return _last_finish(seconds, workers) / (sum(seconds) / workers)

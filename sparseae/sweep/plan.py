@@ -234,22 +234,22 @@ def _rates(pieces: Sequence[StackPlan]) -> list[float]:
     """FLOP/s of one core for each piece; where time runs short, the mean of the longer ones."""
     known: dict[tuple, float] = {}
     stop = time.perf_counter() + _ALL_RATES_SECONDS
-    keys = [_kind(piece.trials[0]) for piece in pieces]
+    keys = [kind_of(piece.trials[0]) for piece in pieces]
     for key, piece in zip(keys, pieces, strict=True):
         if key not in known and (not known or time.perf_counter() < stop):
-            known[key] = _rate(piece.trials[0])
+            known[key] = rate_of(piece.trials[0])
     mean = sum(known.values()) / len(known)
     return [known.get(key, mean) for key in keys]
 
 
-def _kind(trial: Trial) -> tuple:
+def kind_of(trial: Trial) -> tuple:
     """What a trial's speed depends on."""
     t = trial.training
     inputs = data_shape(trial)[1]
     return (trial.model, trial.activation, inputs, t.hidden_units, t.batch_size, t.corruptions)
 
 
-def _rate(trial: Trial) -> float:
+def rate_of(trial: Trial) -> float:
     """FLOP/s of one core, measured by training and measuring this trial for a moment.
 
     On some rows of noise, and no larger than where the rate no longer grows with the size.

@@ -19,6 +19,7 @@ from sparseae.results.lock import Check, only_run
 from sparseae.results.store import Store
 from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.deadline import deadline
+from sparseae.sweep.extension import as_asked
 from sparseae.sweep.job import CHECKPOINTS, Executor, Job, Observer, Recorder, Task
 from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
 from sparseae.sweep.plan import StackPlan, cut, stacks
@@ -110,6 +111,7 @@ def run(
     observer = observer or Observer()
     try:
         if not overwrite:
+            sweep = as_asked(location, sweep)
             _require_continuable(location, sweep)
     except OSError as error:
         raise RequestError(f"{location}: cannot be read: {first_line(error)}") from None

@@ -8,7 +8,16 @@ from random import Random
 import pytest
 
 from sparseae.sweep.config import Sweep
-from sparseae.sweep.plan import StackPlan, _kind, _last_finish, cost, cut, make_plan, memory, stacks
+from sparseae.sweep.plan import (
+    StackPlan,
+    _last_finish,
+    cost,
+    cut,
+    kind_of,
+    make_plan,
+    memory,
+    stacks,
+)
 
 PAPER = Path(__file__).parents[2] / "tune_configs" / "paper.yaml"
 
@@ -70,7 +79,7 @@ def test_no_worker_idles_though_some_models_are_slower_than_their_flops_say(work
     for seed in range(10):
         random, slower = Random(seed), {}
         seconds = [
-            piece.flops * slower.setdefault(_kind(piece.trials[0]), random.uniform(2 / 3, 3 / 2))
+            piece.flops * slower.setdefault(kind_of(piece.trials[0]), random.uniform(2 / 3, 3 / 2))
             for piece in pieces
         ]
         late.append(_last_finish(seconds, workers) / (sum(seconds) / workers))
