@@ -92,15 +92,13 @@ from sparseae.model.trial import TRAINING_TYPES
 from sparseae.results.location import Location
 from sparseae.results.store import Store
 store = Store(Location.of(sys.argv[1]), dict(TRAINING_TYPES), {})
-print(store.epochs_written('0' * 16), 'epochs of the first')
+print(store.is_complete('0' * 16, 50))
 """,
     "analyze": """
 import sys
-from sparseae.analysis.predictions import verdict_table
-from sparseae.analysis.rows import judged_rows
+from sparseae import load
 from sparseae.analysis.trends import judge, trend_table
-judged = judge(judged_rows(sys.argv[1]))
-print(len(trend_table(judged)), 'curves', len(verdict_table(judged)), 'verdicts')
+print(len(trend_table(judge(load(sys.argv[1])))), 'curves')
 """,
 }
 

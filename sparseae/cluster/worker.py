@@ -78,9 +78,7 @@ class StackTrainable(tune.Trainable):
             self._shared = shared
         resources = ray.get_runtime_context().get_assigned_resources()
         torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
-        self._node = ray.get_runtime_context().get_node_id()
         self._device, self._warning = _device()
-        self._notice = None if self._shared.local else _notice()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -88,6 +86,8 @@ class StackTrainable(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
+        self._node = ray.get_runtime_context().get_node_id()
+        self._notice = None if self._shared.local else _notice()
         task, sweep = self._shared.tasks[config["piece"]], self._shared.sweep
         x = as_tensor(self._shared.datasets[task.preparation])
         held = self._shared.heldout.get(task.preparation)
