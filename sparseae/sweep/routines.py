@@ -82,7 +82,7 @@ def chosen_on_card(
         elif name not in here and not began and torch.cuda.is_available():
             from sparseae.engine.choice_on_card import choose_on_card
 
-            here[name] = choose_on_card(trials, inputs, "cuda", tf32=tf32)[0]
+            here[name] = choose_on_card(trials, inputs, "cuda", tf32=tf32)
     if not here.keys() <= recorded.keys():
         file.write_bytes(json.dumps(here | recorded, indent=1).encode())
     return here
