@@ -11,7 +11,7 @@ TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 # there is a GPU: PyPI's. Where this place cannot be reached, PyPI's too.
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 
-.PHONY: quickstart test check fast mutants sample install clean
+.PHONY: quickstart test check fast mutants sample install clean docs
 
 # What running needs.
 $(BIN)/.run: pyproject.toml constraints.txt
@@ -53,6 +53,11 @@ mutants: $(BIN)/.dev
 
 sample: $(BIN)/.dev
 	$(BIN)/python -m tests.mutation --children 2 --sample "$$(git rev-parse HEAD || echo none)"
+
+# The site, in site/; its reference pages are made from the code.
+docs: $(BIN)/.dev
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
