@@ -86,13 +86,16 @@ class TestOnMachines:
     def test_a_machine_that_never_joined_ends_and_so_does_one_that_works_too_long(self, tmp_path):
         with m.machines(tmp_path, ["lonely", "busy"]) as made:
             lonely, busy = made.values()
-            subprocess.Popen(busy.command("bash", "-c", "exec -a 'x -m sparseae run ' sleep 1000"))
+            work = subprocess.Popen(
+                busy.command("bash", "-c", "exec -a 'x -m sparseae run ' sleep 1000")
+            )
             until(lambda: "sparseae run" in titles(busy))
             boot(busy, idle=5, life=20)
             boot(lonely, idle=5)
             until(lambda: not alive(lonely))
             assert alive(busy)
             until(lambda: not alive(busy))
+            work.wait()
 
 
 def boot(machine: m.Machine, idle: float, life: float = 1e6) -> None:
