@@ -64,13 +64,7 @@ def _imported(file: Path) -> set[str]:
     return found
 
 
-#: Moved, not yet made over.
-NOT_YET = pytest.mark.xfail(reason="on the way", strict=True)
-
-
-@pytest.mark.parametrize(
-    "folder", [pytest.param(f, marks=NOT_YET) if f == "model" else f for f in BELOW]
-)
+@pytest.mark.parametrize("folder", BELOW)
 def test_imports_go_one_way(folder):
     up = {
         f"{file.relative_to(ROOT)} imports {module}"

@@ -59,7 +59,7 @@ def test_what_no_row_gives_is_an_error_not_a_blank(render):
 
 
 #: Numbers with a point or a percent sign that a template may hold: they name settings, not results.
-SETTINGS = {"0.001", "0.002", "0.005", "0.05", "0.1", "0.01", "0.25", "0.09", "1505.05561"}
+SETTINGS = {"0.001", "0.002", "0.005", "0.05", "0.1", "0.01", "0.25", "0.09", "1505.05561", "95 %"}
 
 
 @pytest.mark.parametrize(

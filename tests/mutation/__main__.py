@@ -61,6 +61,8 @@ also_copy = {copied}
 pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist"]
 do_not_mutate_patterns = {unread}
+timeout_multiplier = 6.0
+timeout_constant = 3.0
 """
 
 #: What people read: no test asks for its every letter.

@@ -98,8 +98,9 @@ def test_as_many_checkpoints_stay_as_are_to_be_kept_the_latest(tmp_path):
 
 
 def advanced(one: Piece, epoch: int) -> Piece:
-    while one.epoch < epoch:
+    for _ in range(epoch - one.epoch):
         one.advance()
+    assert one.epoch == epoch
     return one
 
 
