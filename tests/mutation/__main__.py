@@ -60,7 +60,6 @@ SAMPLED: tuple[str, ...] = (
     "engine/randomness.py",
     "model/constraints.py",
     "results/store.py",
-    "sweep/piece.py",
 )
 
 COPIED = ("sparseae", "tests", "benchmarks", "tune_configs", "cluster", "docs", "README.md",
