@@ -9,6 +9,7 @@ from typing import Any
 from sparseae.cluster.executor import OnRay
 from sparseae.errors import RequestError
 from sparseae.sweep import runner
+from sparseae.sweep.caller import as_it_was
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.in_process import InProcess
 from sparseae.sweep.job import Observer
@@ -27,6 +28,9 @@ def run(
 ) -> Results:
     """Train what is left of a sweep and write its results under ``results/NAME``.
 
+    Whatever it sets in this process (environment, loggers, signal handlers, random states) is as
+    it was when it returns or raises.
+
     Args:
         source: a configuration as a path, a mapping or a `Sweep`.
         results: a folder or the URL of one.
@@ -42,11 +46,12 @@ def run(
     """
     if address and in_process:
         raise RequestError("an address and training in process exclude each other")
-    return runner.run(
-        source,
-        results=results,
-        set_values=set_values,
-        overwrite=overwrite,
-        observer=observer,
-        executor=InProcess() if in_process else OnRay(address),
-    )
+    with as_it_was():
+        return runner.run(
+            source,
+            results=results,
+            set_values=set_values,
+            overwrite=overwrite,
+            observer=observer,
+            executor=InProcess() if in_process else OnRay(address),
+        )

@@ -24,10 +24,22 @@ _RC = {
     "svg.hashsalt": "sparseae",  # the same figure is the same file
 }
 
+#: What matplotlib is without anybody's settings, but for where it draws windows.
+_DEFAULTS = {
+    key: value
+    for key, value in mpl.rcParamsDefault.items()
+    if key not in ("backend", "backend_fallback", "interactive", "toolbar")
+}
+
 
 def style() -> AbstractContextManager[None]:
-    """In this context figures are made and saved."""
-    return mpl.rc_context(_RC)
+    """In this context figures are made and saved: as here, whatever matplotlibrc says."""
+    return mpl.rc_context(_DEFAULTS | _RC)
+
+
+def literal(text: str) -> str:
+    """Text that is not ours, for a figure: as it stands, no mathematics between its $."""
+    return text.replace("$", r"\$")
 
 
 class Panels:
@@ -68,7 +80,7 @@ class Panels:
                         self._axes[row, datasets[i]] = axis
                         axis.tick_params(labelbottom=r == len(rows) - 1, labelleft=column == 0)
                         if r == 0:
-                            axis.set_title(datasets[i])
+                            axis.set_title(literal(datasets[i]))
                         if column == 0:
                             axis.set_ylabel(row)
 

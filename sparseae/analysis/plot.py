@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from sparseae.analysis.curves import Curve, curves
-from sparseae.analysis.panels import Panels, style
+from sparseae.analysis.panels import Panels, literal, style
 from sparseae.analysis.predictions import corruptions_of
 from sparseae.analysis.theory_predictions import reach_points
 from sparseae.errors import RequestError
@@ -171,7 +171,7 @@ def terms(chosen: Sequence[Curve]) -> Figure:
         for name, colour, line, label in lines:
             mean = np.nanmean(curve.theory[name][:, -1], axis=0)
             axis.plot(epochs, mean, line, color=colour, lw=1.6, label=label)
-        axis.set_title(f"{dataset}, $\\sigma^2$ = {curve.sigma2[-1]:g}", fontsize=9)
+        axis.set_title(f"{literal(dataset)}, $\\sigma^2$ = {curve.sigma2[-1]:g}", fontsize=9)
     return panels.finish("The bias gradient of relu dae", "epoch")
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparseae.cli import app
+from sparseae.cli import app, console
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
 
 _COLOURS = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
 
@@ -25,8 +25,6 @@ def analyze(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print the trend of every curve and the verdict on every prediction."""
-    from rich.console import Console
-
     from sparseae.analysis.predictions import verdict_table
     from sparseae.analysis.trends import judge, trend_table
     from sparseae.results import load
@@ -35,21 +33,16 @@ def analyze(
     curves, verdicts = trend_table(judged), verdict_table(judged)
     unwritten = _store(places[0], curves, verdicts) if len(places) == 1 else None
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "trends": json.loads(curves.to_json(orient="records", double_precision=15)),
-                    "verdicts": json.loads(verdicts.to_json(orient="records")),
-                },
-                indent=2,
-            )
-        )
+        found = {
+            "trends": json.loads(curves.to_json(orient="records", double_precision=15)),
+            "verdicts": json.loads(verdicts.to_json(orient="records")),
+        }
+        console.write(json.dumps(found, indent=2) + "\n")
         return
-    console = Console()
-    _print_curves(console, curves)
-    _print_verdicts(console, verdicts)
+    _print_curves(curves)
+    _print_verdicts(verdicts)
     if unwritten:
-        console.print(f"the tables could not be stored: {unwritten}", highlight=False)
+        console.say(f"the tables could not be stored: {unwritten}")
 
 
 def _store(place: str, curves: pd.DataFrame, verdicts: pd.DataFrame) -> str | None:
@@ -68,52 +61,42 @@ def _store(place: str, curves: pd.DataFrame, verdicts: pd.DataFrame) -> str | No
     return None
 
 
-def _print_curves(console: Console, curves: pd.DataFrame) -> None:
-    from rich import box
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
+def _print_curves(curves: pd.DataFrame) -> None:
+    columns = [("curve", "fold"), ("trend", "left")]
+    columns += [(name, "right") for name in ("first", "last", "change", "95 % interval", "seeds")]
     for (dataset, constraint), rows in curves.groupby(["dataset", "constraint"]):  # type: ignore[misc]
-        table = Table(
-            title=f"{dataset}, {constraint}", title_justify="left", title_style="bold",
-            box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
-        )  # fmt: skip
-        table.add_column("curve", overflow="fold")
-        table.add_column("trend", no_wrap=True)
-        for name in ("first", "last", "change", "95 % interval", "seeds"):
-            table.add_column(name, justify="right", no_wrap=True)
-        notes = []
+        cells, notes = [], []
         for row in rows.sort_values(["activation", "model"]).itertuples():
             name = f"{row.activation} {row.model}" + (f", {row.variant}" if row.variant else "")
-            table.add_row(
-                name,
-                row.trend,
-                *map(_number, (row.first, row.last)),
-                _number(row.change, "+"),
-                "-" if row.change_low != row.change_low
-                else f"{row.change_low:+.3f} to {row.change_high:+.3f}",
-                str(row.seeds),
-            )  # fmt: skip
+            interval = f"{row.change_low:+.3f} to {row.change_high:+.3f}"
+            cells.append(
+                [
+                    name,
+                    row.trend,
+                    *map(_number, (row.first, row.last)),
+                    _number(row.change, "+"),
+                    "-" if row.change_low != row.change_low else interval,
+                    str(row.seeds),
+                ]
+            )
             if row.note:
                 notes.append(f"{name}: {row.note}")
-        console.print(table)
+        console.table(columns, cells, title=f"{dataset}, {constraint}", boxed=True)
         for note in notes:
-            console.print(Padding(Text(note, "dim"), (0, 0, 0, 1)))
+            console.paragraph(note, "dim", indent=1)
         if notes:
-            console.print()
+            console.say()
 
 
 def _number(value: float, sign: str = "") -> str:
     return "-" if value != value else f"{value:{sign}.3f}"
 
 
-def _print_verdicts(console: Console, verdicts: pd.DataFrame) -> None:
+def _print_verdicts(verdicts: pd.DataFrame) -> None:
     """Each prediction once, its statements with their verdicts below."""
-    from rich.padding import Padding
     from rich.text import Text
 
-    console.print("[bold]Verdicts[/]")
+    console.say("Verdicts", "bold")
     names = verdicts["prediction"].str.partition(":")
     shown = verdicts.assign(name=names[0], subject=names[2].str.strip())
     untested = []
@@ -123,23 +106,21 @@ def _print_verdicts(console: Console, verdicts: pd.DataFrame) -> None:
             untested.append(str(name))
             continue
         first = tested.iloc[0]
-        console.print(f"\n[bold]{name}[/]", highlight=False)
-        console.print(Text(f"{first['claim']} ({first['section']})", "dim"))
+        console.say()
+        console.say(str(name), "bold")
+        console.paragraph(f"{first['claim']} ({first['section']})", "dim")
         for whole in tested.itertuples():
             colour = _COLOURS.get(whole.verdict, "default")
-            console.print(
-                f"  [bold {colour}]{whole.verdict:13}[/] {whole.subject}", highlight=False
-            )
+            verdict = Text(f"{whole.verdict:13}", f"bold {colour}")
+            console.say(verdict + Text(f" {whole.subject}"), indent=2)
             rows = statements[statements["prediction"] == whole.prediction]
             for row in rows[~rows["dataset"].isin(["all"])].itertuples():
-                line = f"{row.dataset}: {row.verdict}; {row.evidence}"
-                console.print(Padding(Text(line), (0, 0, 0, 6)))
+                console.paragraph(f"{row.dataset}: {row.verdict}; {row.evidence}", indent=6)
     counts = shown[shown["dataset"] == "all"]["verdict"].value_counts()
-    console.print(
-        "\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()), highlight=False
-    )
+    console.say()
+    console.say(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     if untested:
-        console.print(f"no trials for: {', '.join(untested)}", highlight=False)
+        console.paragraph(f"no trials for: {', '.join(untested)}")
 
 
 @app.command()
@@ -153,32 +134,36 @@ def trials(
     from sparseae.analysis.behind import behind
 
     for case, dataset, outcome, sources in behind(place, prediction):
-        typer.echo(f"{case.label}, {dataset}: {outcome.verdict}; {outcome.evidence}")
+        console.say(f"{case.label}, {dataset}: {outcome.verdict}; {outcome.evidence}")
         for source in sources:
             curve = source.curve
-            typer.echo(
+            console.say(
                 f"  {curve.label}, {curve.name['dataset']}: "
                 f"sigma2 {', '.join(f'{value:g}' for value in curve.sigma2)}; "
                 f"seeds {', '.join(map(str, curve.seeds))}; {curve.epoch} epochs; "
                 + ", ".join(f"{k} {v}" for k, v in curve.settings.items() if v is not None)
             )
-            typer.echo(f"  trials {' '.join(source.trial_ids)}")
-            typer.echo(f"  {source.command}\n")
+            console.say(f"  trials {' '.join(source.trial_ids)}")
+            console.say(f"  {source.command}")
+            console.say()
 
 
 @app.command()
 def report(
     place: Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a sweep.")],
-    output: Annotated[
-        Path | None, typer.Option(help="Where to write; default: DIR/report.")
-    ] = None,
+    output: Annotated[str | None, typer.Option(help="Where to write; default: DIR/report.")] = None,
 ) -> None:
     """Write the figures and one HTML page with the verdicts."""
+    from sparseae import paths
     from sparseae.analysis.report import report as write
     from sparseae.errors import RequestError
 
-    if output is None:
-        if "://" in place:
-            raise RequestError(f"report {place}: name a local folder with --output")
-        output = Path(place) / "report"
-    typer.echo(f"report: {write(place, output)}")
+    if output is not None:
+        output = paths.checked(output, "--output")
+        if paths.is_url(output):
+            raise RequestError(f"--output {paths.public(output)}: must be a local folder")
+    elif paths.is_url(place):
+        raise RequestError(f"report {paths.public(place)}: name a local folder with --output")
+    else:
+        output = os.path.join(paths.checked(place, "DIR"), "report")
+    console.say(f"report: {write(place, Path(output))}")

@@ -16,17 +16,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
-# Before Ray is imported: it reads these once.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Results go to Parquet; Tune's own JSON, CSV and TensorBoard files would cost 1 s a trial.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-# The view is ours; Tune's newer reporter prints its own even at verbose=0.
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 import ray
 
 from sparseae.errors import RequestError, last_line
+
+#: What Ray and Tune are told through the environment while a sweep runs; whoever runs it has their
+#: own environment back afterwards (`sparseae.sweep.caller`).
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Results go to Parquet; Tune's own JSON, CSV and TensorBoard files would cost 1 s a trial.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # The view is ours; Tune's newer reporter prints its own even at verbose=0.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
 #: What Ray's workers import before they are given work, by the variable that asks for it; see
 #: `sparseae.cluster.tune` for how Tune trials get those that Ray starts with itself.
@@ -54,6 +57,7 @@ class Connection:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        os.environ.update(_SETTINGS)
         if not ray.is_initialized():
             self._thread = threading.Thread(target=self._start, name="ray.init", daemon=True)
             self._thread.start()

@@ -15,9 +15,6 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-
-from sparseae.cluster.connection import Connection  # isort: skip (sets what Ray reads at import)
-
 import ray
 import torch
 import yaml
@@ -28,6 +25,7 @@ from ray.tune.result import DONE, NODE_IP, PID, SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from sparseae.cluster.connection import Connection
 from sparseae.cluster.placement import Cluster, Dispatch, Placement, nodes_of, place
 from sparseae.cluster.watching import Metrics, trackers
 from sparseae.errors import last_line
@@ -450,13 +448,24 @@ def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None
             verbose=0,
         ),
     )
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    with _prompt_tune(private=connection.private):
+    with _quiet("ray.tune", "ray.train"), _prompt_tune(private=connection.private):
         tuner.fit()
     # What is left there beside the trials' folders is Tune's own state, which nobody reads.
     for file in (job.location / CHECKPOINTS).files():
         file.delete()
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Some loggers say nothing."""
+    loggers = [(log, log.level) for log in map(logging.getLogger, names)]
+    try:
+        for log, _ in loggers:
+            log.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for log, level in loggers:
+            log.setLevel(level)
 
 
 @contextmanager
