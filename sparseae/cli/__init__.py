@@ -62,4 +62,4 @@ def main() -> None:
 
 
 # Each registers its commands on `app`.
-from sparseae.cli import analysis, console, data, plan, run, submit, theory  # noqa: E402, F401
+from sparseae.cli import analysis, console, data, plan, run, schema, submit, theory  # noqa: E402, F401

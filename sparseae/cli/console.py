@@ -37,6 +37,8 @@ def prepare() -> None:
     for name in _SIZES:
         if name in os.environ and not re.fullmatch("[1-9][0-9]{0,4}", os.environ[name]):
             del os.environ[name]
+    if os.environ.get("HOME") == "":
+        del os.environ["HOME"]  # else ~ is the root of the file system
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or isinstance(stream, io.TextIOWrapper):

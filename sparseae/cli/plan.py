@@ -63,7 +63,10 @@ def plan(
     add("epochs", f"{made.epochs:,}")
     add("samples", f"{made.samples:,}")
     where = "of a card " if gpu else ""
-    add("memory", f"{_bytes(made.largest_memory)} {where}for the largest Tune trial")
+    memory = f"{_bytes(made.largest_memory)} {where}for the largest Tune trial"
+    if made.preparation_memory > made.largest_memory:
+        memory += f"; {_bytes(made.preparation_memory)} before, to prepare the data"
+    add("memory", memory)
     add("checkpoints", _bytes(made.checkpoint_bytes))
     add("work", f"{made.flops / 1e12:,.1f} TFLOP")
     time = "not known: the speed of a GPU is measured by training on it"

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import pickle
+import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,10 +26,10 @@ from ray.tune.result import DONE, NODE_IP, PID, SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from sparseae.cluster.connection import Connection
+from sparseae.cluster.connection import Connection, blamed
 from sparseae.cluster.placement import Cluster, Dispatch, Placement, nodes_of, place
 from sparseae.cluster.watching import Metrics, trackers
-from sparseae.errors import last_line
+from sparseae.errors import RequestError, last_line
 from sparseae.model.trial import AXES
 from sparseae.results.location import Location
 from sparseae.sweep.config import Sweep
@@ -360,7 +361,12 @@ def execute(job: Job, connection: Connection) -> None:
     """Train the tasks of a job with the Ray of a connection."""
     watching = trackers(job.sweep)
     connection.wait()
-    _fit(job, connection, watching)
+    try:
+        _fit(job, connection, watching)
+    except (ValueError, TypeError) as error:
+        if reason := blamed(last_line(error)):
+            raise RequestError(f"Ray Tune: {reason}") from None
+        raise
 
 
 def look(address: str | None) -> Cluster:
@@ -492,5 +498,6 @@ def _prompt_tune(*, private: bool) -> Iterator[None]:
 
 
 def _name(trial: TuneTrial) -> str:
+    """A name that any filesystem takes: a data set's may be as long as one can be."""
     words = [str(trial.config[axis]) for axis in AXES if isinstance(trial.config[axis], str)]
-    return "_".join(word.rsplit("/", 1)[-1] for word in words)
+    return "_".join(re.sub(r"[^\w.+-]", "-", w.rsplit("/", 1)[-1], flags=re.A)[:40] for w in words)
