@@ -46,6 +46,7 @@ def main() -> None:
     console.prepare()
     # Figures are files: no variable and no file of the user's says how they are drawn.
     os.environ["MPLBACKEND"] = "agg"
+    console.keep_home_absent()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         app()

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +44,19 @@ def prepare() -> None:
         stream = getattr(sys, name)
         if stream is None or isinstance(stream, io.TextIOWrapper):
             setattr(sys, name, _stream(stream, 1 if name == "stdout" else 2))
+
+
+def keep_home_absent() -> None:
+    """Where there is no home, give matplotlib another place: it would make one."""
+    if os.path.isdir(os.path.expanduser("~")) or "MPLCONFIGDIR" in os.environ:
+        return
+    import atexit
+    import shutil
+    import tempfile
+
+    with suppress(OSError):
+        os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="sparseae-")
+        atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 
 
 def _stream(stream: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:

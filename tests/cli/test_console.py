@@ -177,7 +177,7 @@ NONSENSE = {
     },
     "no locale": {
         "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TMPDIR": "/nonexistent",
-        "HOME": "/nonexistent", "FORCE_COLOR": "x", "MPLBACKEND": "nonsense", "TEMP": "x",
+        "HOME": "gone", "FORCE_COLOR": "x", "MPLBACKEND": "nonsense", "TEMP": "x",
         "MATPLOTLIBRC": "/nonexistent",
     },
     "no home": {
@@ -193,16 +193,17 @@ NONSENSE = {
 def test_nonsense_in_the_environment_changes_nothing(sweep, tmp_path, case):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: many\nnonsense\n")
     (tmp_path / "c.yaml").write_text(SWEEP)
-    place = shlex.quote(str(sweep))
+    place, gone = shlex.quote(str(sweep)), tmp_path / "gone"
+    environment = {k: str(gone) if v == "gone" else v for k, v in NONSENSE[case].items()}
     done = shell(
         "sparseae run c.yaml --in-process && sparseae -h "
         f"&& sparseae analyze {place} && sparseae report {place} --output out",
-        tmp_path, **NONSENSE[case],
+        tmp_path, **environment,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "figure1.png").stat().st_size > 1000
-    assert not Path("/nonexistent").exists()
+    assert not gone.exists()  # a home that is not there is not made
 
 
 def test_the_version_help_and_standard_input(tmp_path):
