@@ -2,38 +2,57 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# pip's warnings (of an index that has not every package) would fill the screen; its errors show.
+PIP := $(BIN)/pip -qq install --constraint constraints.txt
 # Two files at a time: half of their time is waiting.
 TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: quickstart test check fast install clean
+# Where torch's build for CPUs is: the one on PyPI brings gigabytes of CUDA on Linux. Empty, as where
+# there is a GPU: PyPI's. Where this place cannot be reached, PyPI's too.
+TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 
-# torch first and pinned: a bare torch brings gigabytes of CUDA on a machine without a GPU.
-$(BIN)/.installed: pyproject.toml constraints.txt
+.PHONY: quickstart test check fast mutants sample install clean
+
+# What running needs.
+$(BIN)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+ifneq ($(TORCH_INDEX),)
+	-@$(PIP) -q --no-deps --retries 0 --timeout 20 --index-url $(TORCH_INDEX) torch
+endif
+	$(PIP) --editable .
 	touch $@
 
-install: $(BIN)/.installed
+# And the tests.
+$(BIN)/.dev: $(BIN)/.run
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+install: $(BIN)/.run
 
 quickstart: install
-	$(BIN)/sparseae run tune_configs/quickstart.yaml
-	$(BIN)/sparseae analyze results/quickstart
-	$(BIN)/sparseae report results/quickstart
+	$(BIN)/sparseae quickstart
 
 # Lint, types, every test.
 test: check
 	$(TESTS)
 
-check: install
+check: $(BIN)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
 # Without the tests that need a Ray cluster or a browser.
-fast: install
+fast: $(BIN)/.dev
 	$(BIN)/ruff check .
 	$(TESTS) -m "not slow"
+
+# Which changes of the product does no test notice? Hours for all; MODULES="model/activations.py" for
+# some. CI tries a sample, drawn by the commit, that takes less than two minutes.
+mutants: $(BIN)/.dev
+	$(BIN)/python -m tests.mutation $(MODULES)
+
+sample: $(BIN)/.dev
+	$(BIN)/python -m tests.mutation --children 2 --sample "$$(git rev-parse HEAD || echo none)"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -29,9 +29,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, PEERS, Peer
-from sparseae.engine import torch as gemm
 from sparseae.engine.c import compiled, turned
-from sparseae.engine.stack import MEASURE_ROWS, Stack
+from sparseae.engine.choice import Shape, choose, operands_of, usable
+from sparseae.engine.measurements import ROWS as MEASURE_ROWS
+from sparseae.engine.products import ROUTINES
+from sparseae.engine.stack import Stack
 from sparseae.model.trial import Training, Trial
 
 WORKER_START = 15.0  # seconds that a worker has to import its libraries and warm up
@@ -62,10 +64,9 @@ def check(peer: type[Peer], members: Sequence[Trial], x: Tensor) -> None:
     before = stack.W.clone()
     sigma2 = [trial.sigma2 for trial in members]
     other = peer(first.model, first.activation, sigma2, before, stack.b.clone())
-    for run, noise in stack._minibatches(1):
-        for step in range(run.shape[0]):
-            minibatch = run[step, 0]
-            other.step(minibatch, minibatch if noise is None else noise[step, 0, 0])
+    for run in stack.minibatches.runs(1):
+        for step, minibatch in enumerate(run.x[:, 0]):
+            other.step(minibatch, minibatch if run.eps is None else run.eps[step, 0, 0])
     stack.train_epoch(1)
     moved = (stack.W - before).norm()
     assert (other.weights() - stack.W).norm() < 1e-3 * moved, f"{peer.name} trains otherwise"
@@ -74,14 +75,14 @@ def check(peer: type[Peer], members: Sequence[Trial], x: Tensor) -> None:
 def floors(inputs: int, units: int, batch: int, rows: int) -> dict[str, list[Callable]]:
     """By product the calls of each routine: a training step's and a measured chunk's GEMMs."""
     products: dict[str, list[Callable]] = {}
-    shape = gemm.Shape.of(batch, inputs, units)
-    routines = [routine for name, routine in gemm.ROUTINES.items() if gemm.usable(name, shape)]
+    shape = Shape.of(batch, inputs, units)
+    routines = [routine for name, routine in ROUTINES.items() if usable(name, shape)]
     if (in_c := compiled(torch.float32)) is not None:
         routines.append(in_c)
     for routine in routines:
         # The gradient's operand turned over already: that is fastest.
-        t = gemm._noise(gemm.Shape(batch, inputs, units))
-        c = gemm._noise(gemm.Shape(rows, inputs, units))
+        t = operands_of(Shape(batch, inputs, units))
+        c = operands_of(Shape(rows, inputs, units))
         for operands in (t, c) if routine is in_c else ():
             h = operands["h"]
             operands["h"] = turned(h, *h.shape).copy_(h)
@@ -125,7 +126,7 @@ def compare(
     rows = min(MEASURE_ROWS, x.shape[0])
     chunks = math.ceil(x.shape[0] / rows)
     products = floors(inputs, units, batch, rows)
-    routine = gemm.choose(gemm.Shape.of(batch, inputs, units), threads=1)
+    routine = choose(Shape.of(batch, inputs, units), threads=1)
     alone = trials(model, activation, 1, units, batch)
     together = trials(model, activation, size, units, batch)
     one, six = (Stack(members, x, routine=routine) for members in (alone, together))

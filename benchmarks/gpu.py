@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -29,12 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.peers import LEARNING_RATE, TorchModule
 from sparseae import data
-from sparseae.engine import stack as stack_module
-from sparseae.engine.footprint import footprint
+from sparseae.engine.footprint import flops, footprint
+from sparseae.engine.minibatches import Run
 from sparseae.engine.stack import Stack
 from sparseae.errors import RequestError
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.objective import OBJECTIVES
+from sparseae.model import ACTIVATIONS, MODELS
 from sparseae.model.trial import Training, Trial
 
 #: The paper's values of sigma2 (section 3); a test holds them and `paper_stacks` to paper.yaml.
@@ -94,8 +92,7 @@ class Card:
 
     def stack(self, trials: Sequence[Trial], x: Tensor, **options: object) -> Stack:
         """A stack whose members step at once, also on a CPU."""
-        with mock.patch.object(stack_module, "_members_together", lambda device, size: size):
-            return Stack(trials, x, self.device, **options)  # type: ignore[arg-type]
+        return Stack(trials, x, self.device, together=len(trials), at_once=True, **options)  # type: ignore[arg-type]
 
     def seconds(self, work: Callable[[], object], least: float) -> float:
         """Of one call, the mean over ``least`` seconds after a first one."""
@@ -136,14 +133,14 @@ def check(card: Card) -> bool:
          "resumed against uninterrupted"), 0.0,
     )  # fmt: skip
     limits = dict(zip(worst, (1e-9, 1e-9, 1e-6, 1e-3, 1e-6), strict=True))
-    for model, activation in itertools.product(OBJECTIVES, ACTIVATIONS):
+    for model, activation in itertools.product(MODELS, ACTIVATIONS):
         found = dict(zip(worst, _differences(card, model, activation), strict=True))
         for name, value in found.items():
             if not value <= limits[name]:
                 print(f"  {model} {activation}: {name} differs by {value:.1e}")
             worst[name] = max(worst[name], value if value == value else float("inf"))
     table(
-        f"{len(OBJECTIVES) * len(ACTIVATIONS)} models x activations: largest relative difference",
+        f"{len(MODELS) * len(ACTIVATIONS)} models x activations: largest relative difference",
         ("what", "difference", "limit", ""),
         [
             (
@@ -158,10 +155,6 @@ def check(card: Card) -> bool:
     return all(value <= limits[name] for name, value in worst.items())
 
 
-def _verdict(value: float, limit: float) -> str:
-    return "ok" if value <= limit else "WRONG"
-
-
 def _differences(card: Card, model: str, activation: str) -> Iterator[float]:
     trials = members(
         model, activation, sigma2=(0.0, 0.25, 1.0), seeds=(0, 1), corruptions=2,
@@ -173,12 +166,13 @@ def _differences(card: Card, model: str, activation: str) -> Iterator[float]:
     here = Stack(trials, x, dtype=torch.float64)
     there = card.stack(trials, x, dtype=torch.float64)
     stream = torch.Generator().manual_seed(2)
+    rows = torch.arange(40).view(1, 2, 20)
     for _ in range(5):
-        minibatch = torch.randn(2, 20, 24, generator=stream, dtype=torch.float64)
-        eps = torch.randn(2, 2, 20, 24, generator=stream, dtype=torch.float64)
+        samples = torch.randn(40, 24, generator=stream, dtype=torch.float64)
+        eps = torch.randn(1, 2, 2, 20, 24, generator=stream, dtype=torch.float64)
         for stack in (here, there):
-            drawn = eps.to(stack.device) if stack.objective.stochastic else None
-            stack.step(minibatch.to(stack.device), drawn)
+            drawn = eps.to(stack.device) if stack.problem.model.encoder_input.draws else None
+            stack.run(Run(samples.to(stack.device), rows.to(stack.device), drawn))
     yield largest_difference(there.W, here.W)
     one, other = there.measure(), here.measure()
     names = ("activation_fraction", "reconstruction_error", "weight_norm_mean", "dead_units")
@@ -238,11 +232,11 @@ class Floors:
 
     def step(self, trials: Sequence[Trial], inputs: int, tf32: bool) -> tuple[float, float]:
         """Seconds of a step's products at the rate, and of its passes over W and V."""
-        t, objective = trials[0].training, OBJECTIVES[trials[0].model]
+        t = trials[0].training
+        operations = len(trials) * t.batch_size * flops(trials[0], inputs)[0]
         weights = len(trials) * t.hidden_units * inputs
-        rows = t.batch_size * objective.copies(t)
-        flops = objective.flops_per_weight_and_sample * rows * weights
-        return flops / (self.tf32 if tf32 else self.float32), PASSES * 4 * weights / self.copy
+        rate = self.tf32 if tf32 else self.float32
+        return operations / rate, PASSES * 4 * weights / self.copy
 
 
 def step_seconds(card: Card, trials: Sequence[Trial], inputs: int) -> float:
@@ -282,7 +276,8 @@ def plain_seconds(card: Card, trials: Sequence[Trial], inputs: int) -> float:
     plain = TorchModule(trial.model, trial.activation, [trial.sigma2], ours.W, ours.b)
     minibatches = x.split(batch)
     eps = torch.randn_like(minibatches[0])
-    ours.step(minibatches[0].unsqueeze(0), eps.view(1, 1, batch, inputs) if plain.noisy else None)
+    rows = torch.arange(batch, device=x.device).view(1, 1, batch)
+    ours.run(Run(x, rows, eps.view(1, 1, 1, batch, inputs) if plain.noisy else None))
     plain.step(minibatches[0], eps)
     difference = largest_difference(plain.weights(), ours.W)
     if not difference < 1e-4:

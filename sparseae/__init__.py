@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sparseae.api import run
     from sparseae.results import load, load_units, load_weights
     from sparseae.sweep import Sweep
+    from sparseae.trained import TrainedModel, load_model
 
 _HOME = {
     "Sweep": "sparseae.sweep",
@@ -23,6 +24,8 @@ _HOME = {
     "load": "sparseae.results",
     "load_units": "sparseae.results",
     "load_weights": "sparseae.results",
+    "load_model": "sparseae.trained",
+    "TrainedModel": "sparseae.trained",
     "trends": "sparseae.analysis",
     "check_predictions": "sparseae.analysis",
     "plot": "sparseae.analysis",
@@ -30,8 +33,10 @@ _HOME = {
 
 __all__ = [
     "Sweep",
+    "TrainedModel",
     "check_predictions",
     "load",
+    "load_model",
     "load_units",
     "load_weights",
     "plot",

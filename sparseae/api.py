@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from sparseae.cluster.executor import OnRay
 from sparseae.errors import RequestError
+from sparseae.results.location import Location, below
 from sparseae.sweep import runner
 from sparseae.sweep.caller import as_it_was
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.in_process import InProcess
 from sparseae.sweep.job import Observer
 from sparseae.sweep.runner import Results
+from sparseae.sweep.watching import Watcher, together, watchers
 
 
 def run(
@@ -38,7 +42,8 @@ def run(
         address: of a Ray cluster; without one Ray starts on this machine.
         in_process: train here, one piece after the other, without Ray.
         overwrite: delete what a sweep of this name left before.
-        observer: is told how it goes on.
+        observer: is told how it goes on; without one a table in a notebook shows it, a live view
+            at a terminal, and plain lines on stderr elsewhere. `Observer()` shows nothing.
 
     Raises:
         RequestError: if the request is wrong; nothing has started then.
@@ -46,12 +51,61 @@ def run(
     """
     if address and in_process:
         raise RequestError("an address and training in process exclude each other")
-    with as_it_was():
-        return runner.run(
-            source,
-            results=results,
-            set_values=set_values,
-            overwrite=overwrite,
-            observer=observer,
-            executor=InProcess() if in_process else OnRay(address),
-        )
+    sweep = Sweep.load(source, set_values)
+    watching = watchers(sweep, Location.of(below(results, sweep.name)))
+    done = None
+    with as_it_was(), _shown(observer) as heard:
+        try:
+            done = runner.run(
+                sweep,
+                results=results,
+                overwrite=overwrite,
+                observer=together(heard, *watching),
+                written=_text(source),
+                executor=InProcess() if in_process else OnRay(address),
+            )
+            return done
+        finally:
+            if watching:
+                _finish(watching, heard, done)
+
+
+@contextmanager
+def _shown(observer: Observer | None) -> Iterator[Observer]:
+    """Who shows the run: the one that is given, or what suits the place."""
+    if observer is not None:
+        yield observer
+        return
+    from sparseae.notebook import NotebookView, in_notebook
+
+    if in_notebook():
+        yield NotebookView()
+        return
+    from sparseae.cli._console import console
+    from sparseae.cli._view import RunView
+
+    with RunView(console(stderr=True)) as view:
+        yield cast(Observer, view)
+
+
+def _text(source: object) -> bytes | None:
+    """The file that a configuration was read from; None where it was no file."""
+    if isinstance(source, str | Path) and (file := Path(source)).is_file():
+        return file.read_bytes()
+    return None
+
+
+def _finish(watching: Sequence[Watcher], observer: Observer, done: Results | None) -> None:
+    """Tell the trackers what is left, and of a finished sweep how it came out."""
+    summary, files = "", []
+    with TemporaryDirectory() as scratch:
+        if done is not None and done.trained and not done.interrupted:
+            from sparseae.analysis.outcome import outcome
+
+            try:
+                summary, files = outcome(done.place, Path(scratch))
+            except RequestError as error:  # the rows stay; so do the runs
+                observer.note(str(error))
+        for one in watching:
+            if trouble := one.finish(summary, files):
+                observer.note(trouble)

@@ -10,6 +10,13 @@ from sparseae.errors import RequestError, named, shown
 #: A URL of which a slash was lost would be a folder of that name.
 _SLIP = re.compile(r"(s3a?|gs|gcs|abfss?|az|hdfs|https?|file|local|memory):/(?!/)(.*)", re.DOTALL)
 
+#: KEY@ or KEY:SECRET@ before a URL's host. A secret may hold slashes, and a path an @.
+_USER_INFO = re.compile(r"^(?:[^/@]*:(?!\d+/).*|[^/@]*)@")
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
+
+_SECRET_OPTION = re.compile(r"(?i)((?:^|&)[^=&]*(?:key|secret|token|passw|sig)[^=&]*=)[^&]+")
+
 
 def is_url(place: object) -> bool:
     """Whether a place is named by a URL."""
@@ -18,7 +25,27 @@ def is_url(place: object) -> bool:
 
 def public(place: object) -> str:
     """A place for people and logs: a URL without the key in it."""
-    return re.sub(r"://[^/@]*@", "://...@", named(str(place)))
+    return named(_without_secret(str(place)))
+
+
+def has_secret(place: object) -> bool:
+    """Whether a URL holds a key, which then stands wherever the URL is written."""
+    return _without_secret(str(place)) != str(place)
+
+
+def in_public(text: str) -> str:
+    """A text for people and logs: each URL in it without its key."""
+    return _URL.sub(lambda found: _without_secret(found[0]), text)
+
+
+def _without_secret(text: str) -> str:
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    rest, question, options = rest.partition("?")
+    rest = _USER_INFO.sub("...@", rest)
+    options = _SECRET_OPTION.sub(r"\1...", options)
+    return f"{scheme}://{rest}{question}{options}"
 
 
 def checked(place: object, what: str) -> str:

@@ -64,18 +64,7 @@ def _imported(file: Path) -> set[str]:
     return found
 
 
-#: Moved, not yet made over.
-NOT_YET = pytest.mark.xfail(reason="on the way", strict=True)
-TOO_LONG_YET = (
-    "analysis/predictions.py",
-    "engine/stack.py",
-    "model/objective.py",
-)
-
-
-@pytest.mark.parametrize(
-    "folder", [pytest.param(f, marks=NOT_YET) if f == "model" else f for f in BELOW]
-)
+@pytest.mark.parametrize("folder", BELOW)
 def test_imports_go_one_way(folder):
     up = {
         f"{file.relative_to(ROOT)} imports {module}"
@@ -139,12 +128,6 @@ def test_what_is_light_stays_light(statement, heavy):
     assert (done.stdout.strip(), done.stderr) == ("", "")
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        pytest.param(name, marks=NOT_YET if name in TOO_LONG_YET else ())
-        for name in sorted(str(file.relative_to(ROOT)) for file in ROOT.rglob("*.py"))
-    ],
-)
+@pytest.mark.parametrize("file", sorted(str(f.relative_to(ROOT)) for f in ROOT.rglob("*.py")))
 def test_no_file_is_too_long_to_read(file):
     assert len((ROOT / file).read_text().splitlines()) <= 500

@@ -3,12 +3,15 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sparseae.analysis import theory_predictions  # noqa: F401 (it registers its predictions)
-from sparseae.analysis.predictions import check_predictions
 from sparseae.analysis.trends import trends
+from sparseae.analysis.verdicts import check_predictions
 
 if TYPE_CHECKING:
     from sparseae.analysis import plot
+
+# They register their predictions, in this order.
+for _name in ("predictions", "theory_predictions", "explanations"):
+    import_module(f"sparseae.analysis.{_name}")
 
 __all__ = ["check_predictions", "plot", "trends"]
 

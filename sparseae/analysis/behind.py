@@ -12,8 +12,9 @@ import pandas as pd
 import yaml  # the value of --set is YAML
 
 from sparseae.analysis.curves import WHITENED, Curve
-from sparseae.analysis.predictions import TOGETHER, Outcome, Prediction, every_case, outcomes_of
+from sparseae.analysis.prediction import Prediction, every_case
 from sparseae.analysis.trends import judge
+from sparseae.analysis.verdicts import TOGETHER, Outcome, outcomes_of
 from sparseae.errors import RequestError, nearest
 from sparseae.results import load
 from sparseae.results.location import Location

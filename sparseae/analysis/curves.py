@@ -1,4 +1,4 @@
-"""From rows to curves: the activation fraction of each trial, by curve, sigma2 and seed."""
+"""From rows to curves: what was measured of each trial, by curve, sigma2, seed and epoch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sparseae.analysis import thresholds
 from sparseae.errors import RequestError
-from sparseae.results.schema import THEORY_FIELDS
+from sparseae.results.schema import ADDED_FIELDS, THEORY_FIELDS
 
 #: What names a curve.
 CURVE = ["model", "activation", "constraint", "dataset"]
@@ -29,7 +30,7 @@ WHITENED = " (whitened)"
 _NOT_CONFIGURATION = {
     *_NEEDED, *_MEASURED, "sweep", "dead_units", "reconstruction_error", "regularization", "loss",
     "bias_mean", "epoch_seconds", "device", "epochs", "reached", "diverged", "unfinished",
-    *(f.name for f in THEORY_FIELDS),
+    *(f.name for f in (*ADDED_FIELDS, *THEORY_FIELDS)),
 }  # fmt: skip
 
 
@@ -43,15 +44,14 @@ class Curve:
         settings: every further value of the configuration; None where it is not known.
         sigma2: (K,) ascending.
         seeds: (R,) seeds.
-        activation: (R, K) activation fractions at ``epoch``, NaN where a trial is missing, behind
-            or diverged.
-        dead: (R, K) fractions of dead units.
-        moved: (R, K) change of the activation fraction over the last fifth of the epochs.
-        drift: (R, K) the same of the mean pre-activation, in weight lengths; NaN where unknown.
+        activations: (R, K, E) activation fractions for epochs 0 to ``epoch``, NaN where a trial is
+            missing, behind or diverged.
+        deads: (R, K, E) fractions of dead units.
+        pre_activations: (R, K, E) mean pre-activations, in lengths of the weights.
+        lengths: (R, K) mean lengths of the weights at ``epoch``.
         epoch: the latest epoch that more than half of the trials have reached.
         trials: trials with any row.
-        theory: (R, K, E) each column of `THEORY_FIELDS` that the table has, for epochs 0 to
-            ``epoch``; NaN where unknown, as above.
+        theory: (R, K, E) each column of `THEORY_FIELDS` that the table has, as above.
         trial_ids: (R, K) their names, empty where there is none.
         diverged: how many of them diverged.
         unfinished: how many have fewer epochs than they were to have.
@@ -61,10 +61,10 @@ class Curve:
     name: dict[str, str]
     sigma2: np.ndarray
     seeds: np.ndarray
-    activation: np.ndarray
-    dead: np.ndarray
-    moved: np.ndarray
-    drift: np.ndarray
+    activations: np.ndarray
+    deads: np.ndarray
+    pre_activations: np.ndarray
+    lengths: np.ndarray
     epoch: int
     trials: int
     theory: dict[str, np.ndarray] = field(default_factory=dict)
@@ -74,6 +74,23 @@ class Curve:
     diverged: int = 0
     unfinished: int = 0
     behind: int = 0
+
+    @property
+    def activation(self) -> np.ndarray:
+        """(R, K) activation fractions at ``epoch``."""
+        return self.activations[..., -1]
+
+    @property
+    def dead(self) -> np.ndarray:
+        """(R, K) fractions of dead units at ``epoch``."""
+        return self.deads[..., -1]
+
+    @property
+    def last_half(self) -> slice:
+        """The last half of the epochs, with the one before; of too few epochs the last alone."""
+        if self.epoch < thresholds.FEWEST_EPOCHS:
+            return slice(self.epoch, None)
+        return slice(self.epoch // 2, None)
 
     @property
     def label(self) -> str:
@@ -204,14 +221,8 @@ def _curve(
     # Trials of a running sweep stand at different epochs; only the same epoch can be compared.
     common = np.sort(reached[sound] if sound.any() else reached)[::-1]
     epoch = int(common[common.size // 2])
-    fifth = epoch - int(np.ceil(epoch / 5))
 
     def table(values: np.ndarray) -> np.ndarray:
-        wide = np.full((seeds.size, sigma2.size), np.nan)
-        wide[at_seed, at_sigma2] = np.where(sound, values, np.nan)
-        return wide
-
-    def by_epoch(values: np.ndarray) -> np.ndarray:
         wide = np.full((seeds.size, sigma2.size, epoch + 1), np.nan)
         wide[at_seed, at_sigma2] = np.where(sound[:, None], values[:, : epoch + 1], np.nan)
         return wide
@@ -219,20 +230,21 @@ def _curve(
     trial_ids = np.full((seeds.size, sigma2.size), "", dtype=object)
     trial_ids[at_seed, at_sigma2] = trials.index.to_numpy(object)
     activation, dead, pre_activation, length = (measured[c][members] for c in _MEASURED)
-    drift = (pre_activation[:, epoch] - pre_activation[:, fifth]) / length[:, epoch]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        in_lengths = pre_activation / length
     return Curve(
         name=name,
         variant=variant,
         settings=settings,
         sigma2=sigma2,
         seeds=seeds,
-        activation=table(activation[:, epoch]),
-        dead=table(dead[:, epoch]),
-        moved=table(activation[:, epoch] - activation[:, fifth]),
-        drift=table(drift),
+        activations=table(activation),
+        deads=table(dead),
+        pre_activations=table(in_lengths),
+        lengths=table(length)[..., -1],
         epoch=epoch,
         theory={
-            f.name: by_epoch(measured[f.name][members])
+            f.name: table(measured[f.name][members])
             for f in THEORY_FIELDS
             if f.name in measured and np.isfinite(measured[f.name][members]).any()
         },

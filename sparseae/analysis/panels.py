@@ -20,6 +20,7 @@ _RC = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
+    "text.parse_math": False,  # what a file calls its data may hold a $
     "svg.fonttype": "none",  # text stays text: searchable, and the page's size stays small
     "svg.hashsalt": "sparseae",  # the same figure is the same file
 }
@@ -35,11 +36,6 @@ _DEFAULTS = {
 def style() -> AbstractContextManager[None]:
     """In this context figures are made and saved: as here, whatever matplotlibrc says."""
     return mpl.rc_context(_DEFAULTS | _RC)
-
-
-def literal(text: str) -> str:
-    """Text that is not ours, for a figure: as it stands, no mathematics between its $."""
-    return text.replace("$", r"\$")
 
 
 class Panels:
@@ -80,7 +76,7 @@ class Panels:
                         self._axes[row, datasets[i]] = axis
                         axis.tick_params(labelbottom=r == len(rows) - 1, labelleft=column == 0)
                         if r == 0:
-                            axis.set_title(literal(datasets[i]))
+                            axis.set_title(datasets[i])
                         if column == 0:
                             axis.set_ylabel(row)
 

@@ -16,10 +16,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from sparseae.analysis.curves import Curve, curves
-from sparseae.analysis.panels import Panels, literal, style
-from sparseae.analysis.predictions import corruptions_of
+from sparseae.analysis.panels import Panels, style
+from sparseae.analysis.prediction import corruptions_of
 from sparseae.analysis.theory_predictions import reach_points
 from sparseae.errors import RequestError
 
@@ -49,6 +50,9 @@ def save(figure: Figure, path: Path | TextIO) -> None:
     """Write a figure; the suffix tells the format, and an open stream takes SVG."""
     kind = path.suffix.removeprefix(".") if isinstance(path, Path) else "svg"
     metadata = {"Date": None} if kind == "svg" else None
+    # What data sets and activations are called is no mathematics: a $ is a $.
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     with style(), warnings.catch_warnings():
         # A name in a script that the font has not: it is text in the SVG, and boxes in the PNG.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -132,13 +136,24 @@ def of_curves(chosen: Sequence[Curve], title: str = "") -> Figure:
         for row, values in (("activation fraction", curve.activation), ("dead units", curve.dead)):
             axis = panels[row, curve.name["dataset"]]
             _line(axis, curve, values, label, lighter=labels.index(label))
-            axis.set(ylim=(-0.03, 1.03), xticks=_FRACTIONS, yticks=_FRACTIONS)
+            along_sigma(axis, curve.sigma2)
+            axis.set(ylim=(-0.03, 1.03), yticks=_FRACTIONS)
             if row == "dead units":
                 axis.set(ylim=(-0.06, 1.06), yticks=(0, 0.5, 1))
     seeds = max(curve.seeds.size for curve in chosen)
     if seeds > 1 and title:
         title += f" (mean and range of {seeds} seeds)"
-    return panels.finish(title, "$\\sigma^2$")
+    return panels.finish(title, "σ² (even in σ)")
+
+
+def along_sigma(axis: Axes, sigma2: np.ndarray) -> None:
+    """Ticks of an axis that runs along sigma: each is named by its sigma2."""
+    far = max(float(np.sqrt(sigma2.max())), axis.get_xlim()[1] / 1.04 if axis.lines else 0.0, 1e-9)
+    step = next(s for s in (0.2 * 10.0**k * m for k in range(-4, 6) for m in (1, 2.5, 5))
+                if far / s < 6.5)  # fmt: skip
+    ticks = step * np.arange(int(far / step + 1e-9) + 1)
+    axis.set_xticks(ticks, [f"{tick**2:.6g}" for tick in ticks])
+    axis.set_xlim(-0.04 * far, 1.04 * far)
 
 
 def terms(chosen: Sequence[Curve]) -> Figure:
@@ -174,7 +189,7 @@ def terms(chosen: Sequence[Curve]) -> Figure:
         for name, colour, line, label in lines:
             mean = np.nanmean(curve.theory[name][:, -1], axis=0)
             axis.plot(epochs, mean, line, color=colour, lw=1.6, label=label)
-        axis.set_title(f"{literal(dataset)}, $\\sigma^2$ = {curve.sigma2[-1]:g}", fontsize=9)
+        axis.set_title(f"{dataset}, σ² = {curve.sigma2[-1]:g}", fontsize=9)
     return panels.finish("The bias gradient of relu dae", "epoch")
 
 
@@ -188,7 +203,7 @@ def drift(chosen: Sequence[Curve]) -> Figure:
         RequestError: if the theory was not measured.
     """
     rows = {"whole gradient": ("ae_bias_gradient", "bias_gradient"),
-            "J$_{AE}$ alone": ("ae_bias_gradient",)}  # fmt: skip
+            "J_AE alone": ("ae_bias_gradient",)}  # fmt: skip
     found = [c for c in chosen if "pre_activation_change" in c.theory and c.epoch > 1]
     if not found:
         raise RequestError("no trials with theory: true")
@@ -241,7 +256,7 @@ def reach(chosen: Sequence[Curve]) -> Figure:
             axis.axhline(0, color="0.7", lw=0.6)
     return panels.finish(
         "Change of the activation fraction",
-        "mean $\\lambda$ dR/db$_j$ at the initial weights",
+        "mean λ dR/db_j at the initial weights",
     )
 
 
@@ -253,8 +268,8 @@ def lemma1(chosen: Sequence[Curve]) -> Figure:
     Raises:
         RequestError: if the theory was not measured.
     """
-    rows = {"dJ$_{AE}$/db / bound": "ae_bias_gradient_rms",
-            "$\\lambda$ dR/db / bound": "bias_gradient_rms"}  # fmt: skip
+    rows = {"dJ_AE/db / bound": "ae_bias_gradient_rms",
+            "λ dR/db / bound": "bias_gradient_rms"}  # fmt: skip
     found = [c for c in chosen if "lemma1_bound" in c.theory]
     if not found:
         raise RequestError("no trials with theory: true")
@@ -305,7 +320,7 @@ def epoch_curves(frame: pd.DataFrame, activation: str, constraint: str) -> Figur
             mean = pd.concat(seeds, axis=1).mean(axis=1).sort_index()
             axis.plot(mean.index, mean, color=shades[sigma2], lw=1.2, label=f"{sigma2:g}")
     title = f"Activation fraction by epoch: {activation}, {constraint}"
-    return panels.finish(title, "epoch", legend="$\\sigma^2$")
+    return panels.finish(title, "epoch", legend="σ²")
 
 
 def check_figure(check: Check) -> Figure:
@@ -367,7 +382,7 @@ def unit_histogram(
             dead = 1 - alive.size / fractions.size
             axis.plot(_AT_ZERO, dead, "o", ms=4, mew=0, color=shades[sigma2])
     title = f"Share of units by how often they activate: {activation}, {constraint}"
-    return panels.finish(title, "activation fraction of a unit", legend="$\\sigma^2$")
+    return panels.finish(title, "activation fraction of a unit", legend="σ²")
 
 
 def filters(weights: np.ndarray, image_shape: tuple[int, ...], most: int = 64) -> Figure:
@@ -433,7 +448,7 @@ def _style_of(model: str) -> tuple[str, str, str]:
 def _line(axis: Axes, curve: Curve, values: np.ndarray, label: str, lighter: int = 0) -> None:
     """The mean over seeds with their range, in its model's colour or a lighter one."""
     there = np.isfinite(values).any(0)
-    x, y = curve.sigma2[there], values[:, there]
+    x, y = np.sqrt(curve.sigma2[there]), values[:, there]
     model = curve.name["model"]
     full, marker, line = _style_of(model)
     colour = tuple(1 - (1 - channel) * 0.6**lighter for channel in to_rgb(full))

@@ -1,202 +1,49 @@
-"""The paper's predictions, each a short class that judges itself on curves.
-
-A new prediction is a class that derives from `Prediction` or `TrendPrediction`; the verdict table,
-the command line and the report pick it up.
-"""
+"""The paper's predictions on what section 3 shows: activation fractions along sigma2."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-import pandas as pd
 
 from sparseae.analysis import thresholds
 from sparseae.analysis.curves import WHITENED, Curve
-from sparseae.analysis.trends import Judged, Trend, dead_onset, half_width, judge
-
-SUPPORTED, CONTRADICTED = "supported", "contradicted"
-INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
-
-#: Why curves are not compared while a sweep runs.
-EPOCHS_DIFFER = "not at the same epoch, or too few epochs"
-
-#: The row of a prediction over all data sets together.
-TOGETHER = "all"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A verdict, the numbers that decided, and the curves they come from."""
-
-    verdict: str
-    evidence: str
-    curves: Judged = field(default_factory=list)
-
-
-class Evidence:
-    """The curves of one data set, found by what they are."""
-
-    def __init__(self, found: Judged) -> None:
-        self._found = found
-
-    @property
-    def measured(self) -> Judged:
-        """The curves of which the theory was measured (``theory: true``)."""
-        return [(curve, trend) for curve, trend in self._found if curve.theory]
-
-    def find(
-        self,
-        model: str,
-        activation: str,
-        constraint: str,
-        *,
-        encoder_bias: bool = True,
-        most_corruptions: bool = False,
-    ) -> Judged:
-        """Every variant of a curve, with its trend.
-
-        Without an encoder bias, and with more corruptions a sample than the fewest (the paper has
-        one), only on request.
-        """
-        wanted = {"model": model, "activation": activation, "constraint": constraint}
-        found = [
-            (curve, trend)
-            for curve, trend in self._found
-            if all(curve.name[key] == value for key, value in wanted.items())
-            and bool(curve.settings.get("encoder_bias", True)) == encoder_bias
-        ]
-        fewest = min((corruptions_of(curve) for curve, _ in found), default=1)
-        return [p for p in found if most_corruptions or corruptions_of(p[0]) == fewest]
-
-
-def corruptions_of(curve: Curve) -> int:
-    """Corruptions a sample of a curve's trials."""
-    return int(curve.settings.get("corruptions") or 1)
-
-
-class Prediction:
-    """One prediction of the paper. A subclass with a ``name`` registers itself."""
-
-    name: ClassVar[str]
-    claim: ClassVar[str]
-    section: ClassVar[str]
-
-    def __init_subclass__(cls) -> None:
-        if "name" in cls.__dict__:
-            PREDICTIONS.append(cls)
-
-    @classmethod
-    def cases(cls) -> Iterator[Prediction]:
-        """The single statements that the class makes."""
-        yield cls()
-
-    #: The function of `sparseae.analysis.plot` that draws the curves that decided.
-    figure: ClassVar[str] = "of_curves"
-
-    #: What the statement is about, where the class makes several.
-    subject: str = ""
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}: {self.subject}" if self.subject else self.name
-
-    def test(self, evidence: Evidence) -> Outcome:
-        """Judge on one data set."""
-        raise NotImplementedError
-
-    def together(self, outcomes: Mapping[str, Outcome]) -> Outcome:
-        """Judge over data sets: contradicted anywhere is contradicted, else all must support."""
-        tested = {k: o for k, o in outcomes.items() if o.verdict != NOT_TESTED}
-        if not tested:
-            return Outcome(NOT_TESTED, "no data set has the trials")
-        parts = [f"{o.verdict} on {', '.join(k for k in tested if tested[k].verdict == o.verdict)}"
-                 for o in {o.verdict: o for o in tested.values()}.values()]  # fmt: skip
-        kept = [pair for o in tested.values() for pair in o.curves]
-        return Outcome(combined([o.verdict for o in tested.values()]), "; ".join(parts), kept)
-
-
-#: Every prediction, in the order of the paper's sections.
-PREDICTIONS: list[type[Prediction]] = []
-
-
-def combined(verdicts: Sequence[str]) -> str:
-    """One verdict for statements that all have to hold."""
-    if not verdicts:
-        return NOT_TESTED
-    for verdict in (CONTRADICTED, INCONCLUSIVE, NOT_TESTED):
-        if verdict in verdicts:
-            return verdict
-    return SUPPORTED
-
-
-def described(trend: Trend) -> str:
-    """A trend with its numbers."""
-    interval = (
-        ""
-        if np.isnan(trend.change_low)
-        else f" [{trend.change_low:+.3f}, {trend.change_high:+.3f}]"
-    )
-    words = (
-        f"{trend.trend}: {trend.first:.3f} -> {trend.last:.3f}, change {trend.change:+.3f}"
-        f"{interval}, tau {trend.tau:+.2f} (p {trend.p_value:.2g}), {trend.seeds} seeds, "
-        f"{trend.epochs} epochs"
-    )
-    return words + (f" ({trend.note})" if trend.note else "")
-
-
-class TrendPrediction(Prediction):
-    """Some curves have a trend."""
-
-    expected: ClassVar[str]
-    models: ClassVar[tuple[str, ...]]
-    activations: ClassVar[tuple[str, ...]]
-    constraints: ClassVar[tuple[str, ...]] = ("unit_norm",)
-
-    def __init__(self, model: str, activation: str, constraint: str) -> None:
-        self.model, self.activation, self.constraint = model, activation, constraint
-        self.subject = f"{activation} {model} {constraint}"
-
-    @classmethod
-    def cases(cls) -> Iterator[Prediction]:
-        for constraint in cls.constraints:
-            for activation in cls.activations:
-                for model in cls.models:
-                    yield cls(model, activation, constraint)
-
-    def test(self, evidence: Evidence) -> Outcome:
-        found = evidence.find(self.model, self.activation, self.constraint)
-        if not found:
-            return Outcome(NOT_TESTED, f"no {self.activation} {self.model} under {self.constraint}")
-        words = [_of(curve) + described(trend) for curve, trend in found]
-        verdict = combined([self._verdict(trend) for _, trend in found])
-        return Outcome(verdict, "; ".join(words), found)
-
-    def _verdict(self, trend: Trend) -> str:
-        if trend.trend == "undecided" or trend.descriptive:
-            return INCONCLUSIVE
-        if trend.trend == self.expected and (self.expected != "flat" or _shows_flatness(trend)):
-            return SUPPORTED
-        # A curve that still moves, or ends early, may yet do what was predicted.
-        return CONTRADICTED if trend.settled and trend.full_range else INCONCLUSIVE
-
-
-def _shows_flatness(trend: Trend) -> bool:
-    """Initial weights are the same for every sigma2, and a small sigma2 is none."""
-    return trend.full_range and trend.epochs >= thresholds.FEWEST_EPOCHS
-
-
-def comparable(curves: Judged) -> bool:
-    """Whether curves are at the same epoch, and past the first."""
-    epochs = {curve.epoch for curve, _ in curves}
-    return len(epochs) == 1 and min(epochs) >= thresholds.FEWEST_EPOCHS
-
-
-def _of(curve: Curve) -> str:
-    """Which of several variants a number is of."""
-    return f"{curve.suffix.removeprefix(', ')}: " if curve.variant else ""
+from sparseae.analysis.inference import (
+    NAN,
+    Effect,
+    equivalence,
+    mean,
+    p_above,
+    p_below,
+    p_some,
+)
+from sparseae.analysis.prediction import (
+    Evidence,
+    Finding,
+    Prediction,
+    TrendPrediction,
+    all_of,
+    claims,
+    interval_words,
+    lacks_of,
+    limited,
+    not_tested,
+    same_settings,
+    variant_words,
+)
+from sparseae.analysis.trends import (
+    ACTIVATION,
+    DECREASING,
+    FLAT,
+    INCREASING,
+    IRREGULAR,
+    PRE_ACTIVATION,
+    Judged,
+    Sound,
+    Trend,
+    dead_onset,
+    shown_of,
+)
 
 
 class ReluPenaltyFlat(TrendPrediction):
@@ -206,7 +53,7 @@ class ReluPenaltyFlat(TrendPrediction):
         "activation fraction does not depend on sigma2."
     )
     section = "3.1, figure 1"
-    expected, models, activations = "flat", ("cae", "mdae"), ("relu",)
+    expected, models, activations = FLAT, ("cae", "mdae"), ("relu",)
 
 
 class MdaeEqualsCae(Prediction):
@@ -214,33 +61,93 @@ class MdaeEqualsCae(Prediction):
     claim = "With weights of length one, cae and mdae are the same objective (relu)."
     section = "3.1, footnote 3"
 
-    def test(self, evidence: Evidence) -> Outcome:
-        cae = evidence.find("cae", "relu", "unit_norm")
-        mdae = evidence.find("mdae", "relu", "unit_norm")
-        differences = [
-            abs(a.activation[i, j] - b.activation[k, m])
-            for a, _ in cae
-            for b, _ in mdae
-            if a.settings == b.settings and a.epoch == b.epoch
-            for i, seed in enumerate(a.seeds)
-            for j, sigma2 in enumerate(a.sigma2)
-            for k in np.flatnonzero(b.seeds == seed)
-            for m in np.flatnonzero(b.sigma2 == sigma2)
-        ]
-        gaps = np.array([d for d in differences if np.isfinite(d)])
-        used = [*cae, *mdae]
-        if not gaps.size:
-            return Outcome(NOT_TESTED, "no pairs of relu cae and mdae under unit_norm", used)
-        words = (
-            f"{gaps.size} pairs differ by {gaps.mean():.4f} on average, at most {gaps.max():.4f}"
+    def test(self, evidence: Evidence) -> Finding:
+        sides = [evidence.find(model, "relu", "unit_norm") for model in ("cae", "mdae")]
+        pairs = [(a, b) for a in sides[0] for b in sides[1] if same_settings(a[0], b[0])]
+        if not pairs:
+            return not_tested(
+                "no pairs of relu cae and mdae under unit_norm", [*sides[0], *sides[1]]
+            )
+        return all_of([self._judge(evidence, cae, mdae) for cae, mdae in pairs])
+
+    def _judge(
+        self, evidence: Evidence, cae: tuple[Curve, Trend], mdae: tuple[Curve, Trend]
+    ) -> Finding:
+        used = [cae, mdae]
+        gaps = _gaps(cae[0], mdae[0])
+        if lacking := _not_comparable(used) or ("" if gaps else "trials"):
+            return Finding("cae and mdae cannot be compared", used, lacks=lacking)
+        gap = gaps[ACTIVATION]
+        sizes = mean(gap.now)
+        worst = int(np.abs(sizes).argmax())
+        effect, low, high = gap[worst].interval()
+        words = f"mdae - cae is {effect:+.4f} [{low:+.4f}, {high:+.4f}] where they differ most"
+        control = evidence.control(cae[0], ACTIVATION)
+        settled = all(gaps[name].settled(margin) for name, margin in _EQUAL.items() if name in gaps)
+        equal = equivalence([(gaps[name], _EQUAL[name]) for name in gaps])
+        return Finding(
+            f"{words}, {trial_seeds(gap)} seeds{f'; control {control}' if control else ''}",
+            used,
+            supports=equal.p if control else NAN,
+            contradicts=min(
+                p_some(p_above(gap.now, thresholds.MARGIN)),
+                p_some(p_below(gap.now, -thresholds.MARGIN)),
+            )
+            if settled
+            else NAN,
+            effect=effect,
+            low=low,
+            high=high,
+            measure="activation_fraction of mdae less that of cae",
+            seeds=trial_seeds(gap),
+            settled=settled,
+            sensitive=all(trend.sensitive for _, trend in used),
+            lacks="control"
+            if not control
+            else "nothing"
+            if thresholds.EQUAL < abs(effect) < thresholds.MARGIN
+            else equal.lacks,
         )
-        if not comparable(used):
-            return Outcome(INCONCLUSIVE, f"{words}; {EPOCHS_DIFFER}", used)
-        if gaps.max() <= thresholds.EQUAL:
-            return Outcome(SUPPORTED, words, used)
-        return Outcome(
-            CONTRADICTED if gaps.max() > thresholds.MARGIN else INCONCLUSIVE, words, used
+
+
+#: Margins of equality, by measure.
+_EQUAL = {ACTIVATION: thresholds.EQUAL, PRE_ACTIVATION: thresholds.PRE_EQUAL}
+
+
+def _gaps(one: Curve, other: Curve) -> dict[str, Effect]:
+    """By measure another curve less one, at the seeds and sigma2 > 0 that both have."""
+    live = [Sound.of(curve).seeds for curve in (one, other)]
+    seeds, a, b = np.intersect1d(one.seeds[live[0]], other.seeds[live[1]], return_indices=True)
+    a, b = live[0][a], live[1][b]
+    sigma2, k, m = np.intersect1d(one.sigma2, other.sigma2, return_indices=True)
+    gaps = {}
+    for name, histories in (
+        (ACTIVATION, (one.activations, other.activations)),
+        (PRE_ACTIVATION, (one.pre_activations, other.pre_activations)),
+    ):
+        first, second = (
+            h[np.ix_(rows, columns)][..., one.last_half]
+            for h, rows, columns in zip(histories, (a, b), (k, m), strict=True)
         )
+        gap = (second - first)[:, sigma2 > 0]
+        known = np.isfinite(gap[..., -1]).sum(0) > 1
+        if seeds.size > 1 and known.any():
+            gaps[name] = Effect.of(gap[:, known], one.epoch)
+    return gaps if ACTIVATION in gaps else {}
+
+
+def trial_seeds(effect: Effect) -> int:
+    """Seeds behind the first component of an effect."""
+    return int(np.isfinite(effect.now[:, 0]).sum())
+
+
+def _not_comparable(used: Judged) -> str:
+    """What curves lack to be compared with one another; empty where nothing."""
+    epochs = {curve.epoch for curve, _ in used}
+    if len(epochs) > 1 or min(epochs) < thresholds.FEWEST_EPOCHS:
+        return "epochs"
+    lacking = [lacks_of(trend) for _, trend in used]
+    return next((word for word in lacking if word), "")
 
 
 class ReluCorruptionSparser(TrendPrediction):
@@ -250,7 +157,7 @@ class ReluCorruptionSparser(TrendPrediction):
         "sigma2, and so does its first-order term alone (edae)."
     )
     section = "3.1, 3.1.1, figures 1 and 3"
-    expected, models, activations = "decreasing", ("dae", "edae"), ("relu",)
+    expected, models, activations = DECREASING, ("dae", "edae"), ("relu",)
 
 
 class DeadUnitsLate(Prediction):
@@ -261,59 +168,91 @@ class DeadUnitsLate(Prediction):
     )
     section = "3.1"
 
-    def test(self, evidence: Evidence) -> Outcome:
+    def test(self, evidence: Evidence) -> Finding:
         found = evidence.find("dae", "relu", "unit_norm")
         if not found:
-            return Outcome(NOT_TESTED, "no relu dae under unit_norm")
-        judged = [self._judge(curve, trend) for curve, trend in found]
-        words = [_of(curve) + text for (curve, _), (_, text) in zip(found, judged, strict=True)]
-        return Outcome(combined([verdict for verdict, _ in judged]), "; ".join(words), found)
+            return not_tested("no relu dae under unit_norm")
+        return all_of([self._judge(curve, trend) for curve, trend in found])
 
-    def _judge(self, curve: Curve, trend: Trend) -> tuple[str, str]:
-        onsets = _onsets(curve)
-        if trend.descriptive or not onsets:
-            return INCONCLUSIVE, "one seed" if trend.descriptive else "too few trials"
+    def _judge(self, curve: Curve, trend: Trend) -> Finding:
+        used = [(curve, trend)]
+        if lacking := lacks_of(trend):
+            return Finding(f"{variant_words(curve)}{trend.note}", used, lacks=lacking)
         late = thresholds.NEAR_FIVE_PERCENT
-        from_above, seen = max(o.crossing for o in onsets), [o.seen for o in onsets]
-        if not any(seen):
-            words = f"no rise of dead units down to activation {from_above:.3f}"
-        else:
-            words = (
-                f"dead units begin to rise between activation {from_above:.3f} and {min(seen):.3f}"
-            )
-        words += f", {len(onsets)} seeds"
-        if from_above <= late:
-            return SUPPORTED, words
-        if min(seen) > late:
-            return CONTRADICTED, words
-        return INCONCLUSIVE, f"{words}: sigma2 too coarse, or not far enough"
+        crossing, seen = (_by_seed(curve, of) for of in (_crossing, _seen))
+        (above, low, high), (below, _, _) = crossing.interval(), seen.interval()
+        words = (
+            f"dead units begin to rise between activation {above:.3f} and {below:.3f}"
+            if below > 0
+            else f"no rise of dead units down to activation {above:.3f}"
+        )
+        settled = crossing.settled(thresholds.MARGIN) and seen.settled(thresholds.MARGIN)
+        within = below <= late < above
+        return Finding(
+            f"{variant_words(curve)}{words}, {trend.seeds} seeds",
+            used,
+            supports=limited(crossing, late, np.inf)[0],
+            contradicts=limited(seen, -np.inf, late)[1] if settled else NAN,
+            effect=above,
+            low=low,
+            high=high,
+            measure="activation_fraction where dead units can begin to rise",
+            seeds=trend.seeds,
+            settled=settled,
+            sensitive=True,
+            lacks="sigma2" if within else "seeds" if settled else "epochs",
+            hint=(
+                f"More values of sigma2 between those with activation {above:.3f} and {below:.3f}, "
+                "or larger ones."
+                if within
+                else ""
+            ),
+        )
 
 
-@dataclass(frozen=True)
-class _Onset:
-    """Where along sigma2 the dead units of one seed begin to rise, in activation fractions."""
+def _by_seed(curve: Curve, of: Callable[[np.ndarray, np.ndarray], float]) -> Effect:
+    """A number of a seed's activation fractions and dead units along sigma2, (R, 1)."""
+    sound = Sound.of(curve)
+    rows = np.ix_(sound.seeds, sound.columns)
+    activation, dead = (h[rows][..., curve.last_half] for h in (curve.activations, curve.deads))
+    numbers = [
+        [_of_known(of, a[:, t], d[:, t]) for t in range(a.shape[1])]
+        for a, d in zip(activation, dead, strict=True)
+    ]
+    return Effect.of(np.array(numbers)[:, None, :], curve.epoch)
 
-    alive: float  # the lowest without a rise
-    crossing: float  # the highest at which it can begin, as dead units come ever faster (convexly)
-    seen: float  # the first with a rise; 0 where there is none
+
+def _of_known(of: Callable[[np.ndarray, np.ndarray], float], a: np.ndarray, d: np.ndarray) -> float:
+    there = np.isfinite(a) & np.isfinite(d)
+    return of(a[there], d[there]) if there.any() else NAN
 
 
-def _onsets(curve: Curve) -> list[_Onset]:
-    """One of each seed that has trials."""
-    onsets = []
-    for activation, dead in zip(curve.activation, curve.dead, strict=True):
-        there = np.isfinite(activation) & np.isfinite(dead)
-        if not there.any():
-            continue
-        a, d = activation[there], dead[there]
-        first = dead_onset(d)
-        if first is None:
-            onsets.append(_Onset(float(a.min()), float(a.min()), 0.0))
-            continue
-        share = (d[0] + thresholds.DEAD_RISE - d[first - 1]) / (d[first] - d[first - 1])
-        crossing = a[first - 1] + share * (a[first] - a[first - 1])
-        onsets.append(_Onset(float(a[:first].min()), float(crossing), float(a[first])))
-    return onsets
+def _crossing(activation: np.ndarray, dead: np.ndarray) -> float:
+    """The highest activation fraction at which dead units can begin to rise.
+
+    They come ever faster (convexly) along sigma2. The lowest of all where they do not rise.
+    """
+    first = dead_onset(dead)
+    if first is None:
+        return float(activation.min())
+    share = (dead[0] + thresholds.DEAD_RISE - dead[first - 1]) / (dead[first] - dead[first - 1])
+    return float(activation[first - 1] + share * (activation[first] - activation[first - 1]))
+
+
+def _seen(activation: np.ndarray, dead: np.ndarray) -> float:
+    """The first activation fraction with risen dead units; 0 where there is none."""
+    first = dead_onset(dead)
+    return 0.0 if first is None else float(activation[first])
+
+
+def _alive(activation: np.ndarray, dead: np.ndarray) -> float:
+    """The lowest activation fraction at which dead units have not begun to rise."""
+    first = dead_onset(dead)
+    return float(activation[:first].min())
+
+
+def _lowest(activation: np.ndarray, dead: np.ndarray) -> float:
+    return float(activation.min())
 
 
 class FreeWeightsFloor(Prediction):
@@ -321,81 +260,121 @@ class FreeWeightsFloor(Prediction):
     claim = "relu dae without the constraint does not go below an activation fraction of 0.1."
     section = "3.1, figure 2"
 
-    def test(self, evidence: Evidence) -> Outcome:
+    def test(self, evidence: Evidence) -> Finding:
         found = evidence.find("dae", "relu", "none")
         if not found:
-            return Outcome(NOT_TESTED, "no relu dae without the constraint")
-        judged = [self._judge(curve, trend) for curve, trend in found]
-        words = [_of(curve) + text for (curve, _), (_, text) in zip(found, judged, strict=True)]
-        return Outcome(combined([verdict for verdict, _ in judged]), "; ".join(words), found)
+            return not_tested("no relu dae without the constraint")
+        return all_of([self._judge(curve, trend) for curve, trend in found])
 
-    def _judge(self, curve: Curve, trend: Trend) -> tuple[str, str]:
-        if trend.descriptive or np.isnan(trend.lowest):
-            return INCONCLUSIVE, f"{trend.seeds} seeds, lowest activation {trend.lowest:.3f}"
-        low, high = trend.lowest - trend.lowest_half, trend.lowest + trend.lowest_half
-        words = f"lowest activation {trend.lowest:.3f} [{low:.3f}, {high:.3f}], {trend.seeds} seeds"
-        words += f", sigma2 to {trend.sigma2_last:g}"
-        if high < thresholds.FREE_WEIGHTS_FLOOR:
-            return CONTRADICTED, words
-        # What still falls, or was not pushed far enough, may yet go below.
-        if low >= thresholds.FREE_WEIGHTS_FLOOR and trend.settled and trend.full_range:
-            return SUPPORTED, words
-        return INCONCLUSIVE, words + (f" ({trend.note})" if trend.note else "")
+    def _judge(self, curve: Curve, trend: Trend) -> Finding:
+        used = [(curve, trend)]
+        if lacking := lacks_of(trend):
+            words = f"lowest activation {trend.lowest:.3f}, {trend.seeds} seeds"
+            return Finding(f"{variant_words(curve)}{words}", used, lacks=lacking)
+        sound, floor = Sound.of(curve), thresholds.FREE_WEIGHTS_FLOOR
+        rows = np.ix_(sound.seeds, sound.columns)
+        level = Effect.of(curve.activations[rows][..., curve.last_half], curve.epoch)
+        worst = int(mean(level.now).argmin())
+        effect, low, high = level[worst].interval()
+        above = bool((mean(level.later) > floor).all())  # NaN is not: what falls may go below
+        words = f"lowest activation {effect:.3f}{interval_words(low, high)}, {trend.seeds} seeds"
+        return Finding(
+            f"{variant_words(curve)}{words}, sigma2 to {trend.sigma2_last:g}"
+            + (f" ({trend.note})" if trend.note else ""),
+            used,
+            supports=float(p_above(level.now, floor).max()) if above and trend.full_range else NAN,
+            contradicts=p_some(p_below(level.now, floor)) if trend.settled else NAN,
+            effect=effect,
+            low=low,
+            high=high,
+            measure="lowest activation_fraction",
+            seeds=trend.seeds,
+            settled=trend.settled,
+            sensitive=True,
+            lacks="range" if not trend.full_range else "seeds" if above else "epochs",
+        )
 
 
-class ConstraintSparser(Prediction):
+class _Sparser(Prediction):
+    """One kind of curve gets sparser than another of the same seeds, by more than the margin."""
+
+    #: The number of a seed that is compared, and how it is called.
+    number: Callable[[np.ndarray, np.ndarray], float]
+    words: str
+    names: tuple[str, str]
+
+    def sides(self, evidence: Evidence) -> tuple[Judged, Judged]:
+        """The curves that are to be sparser, and those that they are compared with."""
+        raise NotImplementedError
+
+    #: Settings in which the two sides differ.
+    apart: frozenset[str] = frozenset()
+
+    def test(self, evidence: Evidence) -> Finding:
+        ours, theirs = self.sides(evidence)
+        pairs = [(a, b) for a in ours for b in theirs if same_settings(a[0], b[0], self.apart)]
+        if not pairs:
+            return not_tested(f"needs curves {' and '.join(self.names)}", [*ours, *theirs])
+        return all_of([self._judge(a, b) for a, b in pairs])
+
+    def _judge(self, ours: tuple[Curve, Trend], theirs: tuple[Curve, Trend]) -> Finding:
+        used = [ours, theirs]
+        if lacking := _not_comparable(used):
+            return Finding(f"{' and '.join(self.names)} cannot be compared", used, lacks=lacking)
+        of = type(self).number
+        sides = [_by_seed(curve, of) for curve, _ in used]
+        rows = [curve.seeds[Sound.of(curve).seeds] for curve, _ in used]
+        _, a, b = np.intersect1d(*rows, return_indices=True)
+        gap = sides[1].of_seeds(b).less(sides[0].of_seeds(a))
+        if trial_seeds(gap) < 2:
+            return Finding("fewer than two seeds have both", used, lacks="seeds")
+        effect, low, high = gap.interval()
+        levels = [float(mean(side.now)[0]) for side in sides]
+        below, above = limited(gap, -thresholds.MARGIN, thresholds.MARGIN)
+        settled = gap.settled(thresholds.MARGIN)
+        return Finding(
+            f"{self.words} {levels[0]:.3f} {self.names[0]}, {levels[1]:.3f} {self.names[1]}, "
+            f"difference {effect:+.3f}{interval_words(low, high)}, {trial_seeds(gap)} seeds",
+            used,
+            supports=above,
+            contradicts=below if settled else NAN,
+            effect=effect,
+            low=low,
+            high=high,
+            measure=f"difference of the {self.words}",
+            seeds=trial_seeds(gap),
+            settled=settled,
+            sensitive=True,
+            lacks="seeds" if settled else "epochs",
+        )
+
+
+class ConstraintSparser(_Sparser):
     name = "constraint-sparser"
     claim = (
         "relu dae reaches sparser codes before units die with weights of length one than without "
         "the constraint."
     )
     section = "3.1, summary"
+    number, words = staticmethod(_alive), "sparsest code before units die"
+    names = ("with the constraint", "without it")
 
-    def test(self, evidence: Evidence) -> Outcome:
-        sides = [evidence.find("dae", "relu", c) for c in ("unit_norm", "none")]
-        used = [*sides[0], *sides[1]]
-        if not all(sides):
-            return Outcome(NOT_TESTED, "needs relu dae under unit_norm and none", used)
-        fixed, free = (min((_sparsest_alive(c) for c, _ in side), key=_mean) for side in sides)
-        words = (
-            f"sparsest code before units die: {_mean(fixed):.3f} with, {_mean(free):.3f} without"
-        )
-        if not comparable(used):
-            return Outcome(INCONCLUSIVE, f"{words}; {EPOCHS_DIFFER}", used)
-        seeds = sorted(set(fixed) & set(free))
-        if len(seeds) < 2:
-            return Outcome(INCONCLUSIVE, f"{words}; fewer than two seeds have both", used)
-        gap = np.array([[free[seed] - fixed[seed]] for seed in seeds])
-        size, half = float(gap.mean()), float(half_width(gap, 1 - thresholds.ALPHA / 2)[0])
-        interval = f"[{size - half:+.3f}, {size + half:+.3f}]"
-        words += f", difference {size:+.3f} {interval}, {len(seeds)} seeds"
-        if abs(size) <= max(thresholds.MARGIN, half):
-            return Outcome(INCONCLUSIVE, words, used)
-        return Outcome(SUPPORTED if size > 0 else CONTRADICTED, words, used)
-
-
-def _sparsest_alive(curve: Curve) -> dict[int, float]:
-    """Of each seed the lowest activation fraction at which dead units have not begun to rise."""
-    seeds = curve.seeds[np.isfinite(curve.activation).any(1)]
-    return {int(s): onset.alive for s, onset in zip(seeds, _onsets(curve), strict=True)}
-
-
-def _mean(by_seed: Mapping[int, float]) -> float:
-    return float(np.mean(list(by_seed.values()))) if by_seed else float("inf")
+    def sides(self, evidence: Evidence) -> tuple[Judged, Judged]:
+        return evidence.find("dae", "relu", "unit_norm"), evidence.find("dae", "relu", "none")
 
 
 class SigmoidSparser(TrendPrediction):
     name = "sigmoid-sparser"
     claim = "With sigmoid and weights of length one, the code gets sparser with sigma2."
     section = "3.2, figure 4"
-    expected, models, activations = "decreasing", ("dae", "cae", "mdae", "sae"), ("sigmoid",)
+    expected, models, activations = DECREASING, ("dae", "cae", "mdae", "sae"), ("sigmoid",)
 
 
 class SoftplusSparser(TrendPrediction):
     name = "softplus-sparser"
     claim = "Softplus has trends like sigmoid's: the code gets sparser with sigma2."
     section = "3.2, footnote 4"
-    expected, models, activations = "decreasing", ("dae", "cae", "mdae", "sae"), ("softplus",)
+    expected, models, activations = DECREASING, ("dae", "cae", "mdae", "sae"), ("softplus",)
 
 
 class FreeWeightsUnpredictable(TrendPrediction):
@@ -405,30 +384,38 @@ class FreeWeightsUnpredictable(TrendPrediction):
         "different sign on different data sets."
     )
     section = "3.1, 3.2, figures 2 and 5"
-    expected, models, activations = "irregular", ("cae", "mdae"), ("relu", "sigmoid")
+    # A regular trend on one data set is half of what the claim needs.
+    expected, models, activations = IRREGULAR, ("cae", "mdae"), ("relu", "sigmoid")
     constraints = ("none",)
 
-    def _verdict(self, trend: Trend) -> str:
-        # A regular trend on one data set is half of what the claim needs.
-        irregular = trend.trend == "irregular" and not trend.descriptive
-        return SUPPORTED if irregular else INCONCLUSIVE
-
-    def together(self, outcomes: Mapping[str, Outcome]) -> Outcome:
-        judged = {k: [trend for _, trend in o.curves] for k, o in outcomes.items() if o.curves}
+    def together(self, findings: Mapping[str, Finding]) -> Finding | None:
+        judged = {k: f.curves for k, f in findings.items() if f.curves}
         if not judged:
-            return Outcome(NOT_TESTED, "no data set has the trials")
-        words = "; ".join(f"{k} {', '.join(t.trend for t in v)}" for k, v in judged.items())
-        used = [pair for o in outcomes.values() for pair in o.curves]
-        kinds = {t.trend for found in judged.values() for t in found if not t.descriptive}
-        if "irregular" in kinds or {"increasing", "decreasing"} <= kinds:
-            return Outcome(SUPPORTED, words, used)
+            return None
         # A whitened data set is another view of the same data, not another data set.
         several = len({k.removesuffix(WHITENED) for k in judged}) > 1
-        settled = all(t.settled and t.full_range for found in judged.values() for t in found)
-        if several and kinds in ({"increasing"}, {"decreasing"}, {"flat"}):
-            verdict = CONTRADICTED if settled else INCONCLUSIVE
-            return Outcome(verdict, f"the same everywhere: {words}", used)
-        return Outcome(INCONCLUSIVE, words if several else f"one data set: {words}", used)
+        words = "; ".join(f"{k} {', '.join(t.trend for _, t in v)}" for k, v in judged.items())
+        each = [(t, shown_of(c, Sound.of(c))) for pairs in judged.values() for c, t in pairs]
+        of = {
+            name: [shown[name] for trend, shown in each if trend.alive and trend.seeds > 1]
+            for name in (DECREASING, INCREASING, IRREGULAR)
+        }
+        fall, rise, both = (p_some(np.array([p for p in ps if p == p])) for ps in of.values())
+        seeds = min(trend.seeds for trend, _ in each)
+        settled = all(trend.settled and trend.full_range for trend, _ in each)
+        same = [max(ps) for ps in (of[DECREASING], of[INCREASING])
+                if len(ps) == len(each) and all(p == p for p in ps)]  # fmt: skip
+        return Finding(
+            words if several else f"one data set: {words}",
+            [pair for pairs in judged.values() for pair in pairs],
+            supports=min(1.0, 2 * min(both, max(fall, rise))) if seeds > 1 else NAN,
+            contradicts=min(same, default=NAN) if several and settled else NAN,
+            measure=ACTIVATION,
+            seeds=seeds,
+            settled=settled,
+            sensitive=all(trend.sensitive for trend, _ in each),
+            lacks="seeds" if several else "data sets",
+        )
 
 
 class SaeAlwaysSparser(TrendPrediction):
@@ -438,7 +425,7 @@ class SaeAlwaysSparser(TrendPrediction):
         "sparser with sigma2."
     )
     section = "2.1.1, corollary 1"
-    expected, models = "decreasing", ("sae",)
+    expected, models = DECREASING, ("sae",)
     activations = ("relu", "sigmoid", "softplus")
     constraints = ("unit_norm", "none")
 
@@ -456,24 +443,43 @@ class NoGuarantee(Prediction):
         for activation in ("tanh", "maxout"):
             yield cls(activation)
 
-    def test(self, evidence: Evidence) -> Outcome:
+    def test(self, evidence: Evidence) -> Finding:
         models = ("dae", "cae", "mdae", "sae")
         found = [pair for m in models for pair in evidence.find(m, self.activation, "unit_norm")]
-        words = "; ".join(f"{c.name['model']} {t.trend}" for c, t in found)
         if not found:
-            return Outcome(NOT_TESTED, f"no {self.activation} under unit_norm")
-        unlike = ("flat", "increasing", "irregular")
-        if any(t.trend in unlike and t.settled and t.full_range and not t.descriptive
-               for _, t in found):  # fmt: skip
-            return Outcome(SUPPORTED, words, found)
-        # That a guarantee is missing does not forbid that the code gets sparser.
-        return Outcome(INCONCLUSIVE, words, found)
+            return not_tested(f"no {self.activation} under unit_norm")
+        # That a guarantee is missing does not forbid that a code gets sparser: nothing contradicts.
+        best, least = NAN, found[0]
+        for curve, trend in found:
+            p, _, _ = claims(evidence, curve, trend)
+            for name in (FLAT, INCREASING, IRREGULAR):
+                claimed = trend.settled and trend.full_range and p[name] == p[name]
+                if claimed and not p[name] >= best:  # the first is not NaN
+                    best, least = p[name], (curve, trend)
+        effect, low, high = least[1].effect
+        return Finding(
+            "; ".join(f"{c.name['model']} {t.trend}{f' ({t.note})' if t.note else ''}"
+                      for c, t in found),
+            found,
+            supports=min(1.0, len(found) * best) if best == best else NAN,
+            effect=effect,
+            low=low,
+            high=high,
+            measure=least[1].measure,
+            seeds=least[1].seeds,
+            settled=least[1].settled,
+            sensitive=least[1].sensitive,
+            lacks=lacks_of(least[1]) or ("seeds" if best == best else "epochs"),
+        )  # fmt: skip
 
 
-class BiasNeeded(Prediction):
+class BiasNeeded(_Sparser):
     name = "bias-needed"
     claim = "Without an encoder bias the sparsity that units can reach is limited."
     section = "2.1.1"
+    number, words = staticmethod(_lowest), "lowest activation"
+    names = ("with a bias", "without")
+    apart = frozenset({"encoder_bias"})
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -484,71 +490,9 @@ class BiasNeeded(Prediction):
         for model in ("dae", "sae"):
             yield cls(model)
 
-    def test(self, evidence: Evidence) -> Outcome:
+    def sides(self, evidence: Evidence) -> tuple[Judged, Judged]:
         with_bias, without = (
             evidence.find(self.model, "relu", "unit_norm", encoder_bias=bias)
             for bias in (True, False)
         )
-        used = [*with_bias, *without]
-        if not with_bias or not without:
-            return Outcome(NOT_TESTED, f"needs relu {self.model} with and without bias", used)
-        low, low_without = (min(t.lowest for _, t in side) for side in (with_bias, without))
-        words = f"lowest activation {low:.3f} with a bias, {low_without:.3f} without"
-        if not comparable(used):
-            return Outcome(INCONCLUSIVE, f"{words}; {EPOCHS_DIFFER}", used)
-        one_seed = any(trend.descriptive for _, trend in used)
-        if one_seed or not abs(low - low_without) > thresholds.MARGIN:  # NaN is not above
-            return Outcome(INCONCLUSIVE, words, used)
-        return Outcome(SUPPORTED if low < low_without else CONTRADICTED, words, used)
-
-
-def check_predictions(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a prediction and data set, and one over all data sets together.
-
-    Columns: prediction, claim, section, dataset, verdict, evidence, trials, diverged.
-
-    Raises:
-        RequestError: if a column is missing.
-    """
-    return verdict_table(judge(frame))
-
-
-def verdict_table(judged: Judged) -> pd.DataFrame:
-    """`check_predictions` of curves that are judged already."""
-    datasets = sorted({curve.name["dataset"] for curve, _ in judged})
-    rows = []
-    for case, outcomes in outcomes_of(judged):
-        for dataset in [*datasets, TOGETHER]:
-            outcome = outcomes[dataset]
-            rows.append(
-                {
-                    "prediction": case.label,
-                    "claim": case.claim,
-                    "section": case.section,
-                    "dataset": dataset,
-                    "verdict": outcome.verdict,
-                    "evidence": outcome.evidence,
-                    "trials": sum(curve.trials for curve, _ in outcome.curves),
-                    "diverged": sum(curve.diverged for curve, _ in outcome.curves),
-                }
-            )
-    return pd.DataFrame(rows, columns=["prediction", "claim", "section", "dataset", "verdict",
-                                       "evidence", "trials", "diverged"])  # fmt: skip
-
-
-def every_case() -> Iterator[Prediction]:
-    """Every statement of every prediction."""
-    for kind in PREDICTIONS:
-        yield from kind.cases()
-
-
-def outcomes_of(
-    judged: Judged, cases: Iterable[Prediction] | None = None
-) -> Iterator[tuple[Prediction, dict[str, Outcome]]]:
-    """Statements (all) with their outcome by data set and, as `TOGETHER`, over all of them."""
-    by_dataset: dict[str, Judged] = {}
-    for curve, trend in judged:
-        by_dataset.setdefault(curve.name["dataset"], []).append((curve, trend))
-    for case in every_case() if cases is None else cases:
-        each = {d: case.test(Evidence(found)) for d, found in sorted(by_dataset.items())}
-        yield case, {**each, TOGETHER: case.together(each)}
+        return with_bias, without

@@ -1,30 +1,37 @@
-"""Predictions on what ``theory: true`` measures, and two explanations of a sparse relu dae."""
+"""Predictions on the families of penalties, and on what ``theory: true`` measures."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from scipy import stats
+import pandas as pd
 
 from sparseae.analysis import thresholds
 from sparseae.analysis.curves import WHITENED, Curve
-from sparseae.analysis.predictions import (
-    CONTRADICTED,
-    EPOCHS_DIFFER,
-    INCONCLUSIVE,
-    NOT_TESTED,
-    SUPPORTED,
+from sparseae.analysis.inference import (
+    NAN,
+    Effect,
+    mean,
+    p_above,
+    p_below,
+    p_some,
+    p_within,
+)
+from sparseae.analysis.prediction import (
     Evidence,
-    Outcome,
+    Finding,
     Prediction,
     TrendPrediction,
-    combined,
-    comparable,
-    corruptions_of,
+    has_bias,
+    interval_words,
+    limited,
+    not_tested,
+    same_settings,
 )
-from sparseae.analysis.trends import Judged, half_width
+from sparseae.analysis.trends import DECREASING, FLAT, Judged, Sound, Trend
 
 
 class FamiliesFlat(TrendPrediction):
@@ -34,14 +41,14 @@ class FamiliesFlat(TrendPrediction):
         "length one the activation fraction does not depend on sigma2."
     )
     section = "2.2, corollary 2"
-    expected, models, activations = "flat", ("cae_h", "corollary2"), ("relu",)
+    expected, models, activations = FLAT, ("cae_h", "corollary2"), ("relu",)
 
 
 class FamiliesSparser(TrendPrediction):
     name = "families-sparser"
     claim = "Every penalty of corollary 1 makes the code sparser with sigma2."
     section = "corollary 1"
-    expected, models = "decreasing", ("corollary1",)
+    expected, models = DECREASING, ("corollary1",)
     activations = ("relu", "sigmoid", "softplus")
 
 
@@ -52,114 +59,201 @@ class BoundedWeightsSparser(TrendPrediction):
         "too, explicit corruption and the penalty of sae make a relu code sparser with sigma2."
     )
     section = "2.1.1, theorem 2"
-    expected, models, activations = "decreasing", ("dae", "sae"), ("relu",)
+    expected, models, activations = DECREASING, ("dae", "sae"), ("relu",)
     constraints = ("max_norm", "weight_decay")
+
+    def judge(self, evidence: Evidence, curve: Curve, trend: Trend) -> Finding:
+        finding = super().judge(evidence, curve, trend)
+        free = [
+            c for c, _ in evidence.find(self.model, "relu", "none")
+            if same_settings(c, curve, frozenset({self.constraint}))
+        ]  # fmt: skip
+        change = max((_shortened(curve, c) for c in free), default=NAN)
+        if change >= thresholds.BINDS:
+            words = f"{finding.evidence}; the constraint changes the lengths by {change:.0%}"
+            return _with(finding, evidence=words)
+        why = f"by {change:.1%} only" if free else "is not known: no trials without it"
+        return _with(
+            finding,
+            evidence=f"{finding.evidence}; by how much the constraint changes the lengths {why}",
+            supports=NAN,
+            contradicts=NAN,
+            lacks="a binding constraint",
+        )
+
+
+def _with(finding: Finding, **changes: object) -> Finding:
+    return Finding(**{**vars(finding), **changes})
+
+
+def _shortened(curve: Curve, free: Curve) -> float:
+    """The relative change of the mean length of the weights against the same trials, free."""
+    _, a, b = np.intersect1d(curve.seeds, free.seeds, return_indices=True)
+    _, k, m = np.intersect1d(curve.sigma2, free.sigma2, return_indices=True)
+    bound, unbound = curve.lengths[np.ix_(a, k)], free.lengths[np.ix_(b, m)]
+    ratio = bound / unbound
+    return abs(1 - float(np.nanmean(ratio))) if np.isfinite(ratio).any() else NAN
 
 
 class _OfTheory(Prediction):
-    """A statement about all curves of which the theory was measured."""
+    """A statement about all curves of which the theory was measured.
 
-    def test(self, evidence: Evidence) -> Outcome:
-        found = [pair for pair in evidence.measured if pair[0].epoch > 0]
+    A number is made for each curve and seed first, and averaged over curves with equal weight: a
+    trial that explodes is one of many. Only seeds that every curve has are compared.
+    """
+
+    section = "2.1.1"
+
+    def test(self, evidence: Evidence) -> Finding:
+        found = [pair for pair in evidence.measured if pair[1].alive]
         if not found:
-            return Outcome(NOT_TESTED, "no trials with theory: true")
-        verdict, words = self.judge(found)
-        return Outcome(verdict, f"{words}; {sum(c.trials for c, _ in found)} trials", found)
+            return not_tested("no trials with theory: true")
+        return self.judge(found)
 
-    def judge(self, found: Judged) -> tuple[str, str]:
+    def judge(self, found: Judged) -> Finding:
         raise NotImplementedError
 
 
-class Lemma1(_OfTheory):
-    name = "lemma-1"
-    claim = "dJ_AE/db_j lies within 2 sigma_r sqrt(n) norm(W_j) of zero."
-    section = "2.1.1, lemma 1"
+def _shared(sets: list[frozenset], fewest: int) -> frozenset:
+    """The set that most have as a part, weighed by its size; empty where none is large enough."""
+    large = sorted((s for s in set(sets) if len(s) >= fewest), key=sorted)
+    return max(large, key=lambda s: len(s) * sum(s <= t for t in sets), default=frozenset())
+
+
+def _comparable(found: Judged) -> tuple[Judged, list[int]]:
+    """The curves that have the same seeds, and these: what others have more or less is left out."""
+    each = [frozenset(int(s) for s in c.seeds[Sound.of(c).seeds]) for c, _ in found]
+    seeds = _shared(each, 2)
+    kept = [pair for pair, own in zip(found, each, strict=True) if seeds and seeds <= own]
+    return kept, sorted(seeds)
+
+
+class Assumption1(_OfTheory):
+    name = "assumption-1"
+    claim = (
+        "The data are white, so that Var[a_j] is norm(W_j)^2: Theorems 1 and 2 rest on it "
+        "(Assumption 1)."
+    )
+    section = "2.1.1, assumption 1, theorem 2"
     figure = "lemma1"
 
-    def judge(self, found: Judged) -> tuple[str, str]:
-        share = _all(found, "lemma1_share")
-        tightness = _all(found, "ae_bias_gradient_rms") / _all(found, "lemma1_bound")
-        words = (
-            f"holds for {share.mean():.2%} of units, at the worst epoch of a trial for "
-            f"{share.min():.2%}; dJ_AE/db_j is {np.nanmedian(tightness):.1%} of the bound "
-            f"(median over epochs), at most {np.nanmax(tightness):.1%}"
+    def judge(self, found: Judged) -> Finding:
+        known = [p for p in found if np.isfinite(_column(p[0], "variance_ratio")).any()]
+        found, seeds = _comparable(known)
+        if not seeds:
+            return Finding("fewer than two seeds", known, lacks="seeds")
+        length = min(_window(c, "variance_ratio").shape[-1] for c, _ in found)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            logs = [
+                _nanmean(np.log(_window(c, "variance_ratio")[np.isin(c.seeds, seeds)]), 1)
+                for c, _ in found
+            ]
+        ratio = Effect.of(
+            np.stack([log[:, -length:] for log in logs], 1), max(c.epoch for c, _ in found)
         )
-        return _within(share.min()), words
+        sizes, white = mean(ratio.now), thresholds.WHITE
+        worst = int(np.abs(sizes).argmax())
+        effect, low, high = ratio[worst].interval()
+        settled = ratio.settled(white)
+        stays = bool((np.abs(mean(ratio.later)) < white).all())
+        beyond = np.minimum(p_above(ratio.now, white), p_below(ratio.now, -white))
+        return Finding(
+            f"Var[a_j] / norm(W_j)^2 is {math.exp(sizes.min()):.2f} to {math.exp(sizes.max()):.2f} "
+            f"by curve{_bound_words(found)}; {len(seeds)} seeds",
+            found,
+            supports=float(p_within(ratio.now, white).max()) if stays else NAN,
+            contradicts=min(1.0, 2 * p_some(beyond)) if settled else NAN,
+            effect=effect,
+            low=low,
+            high=high,
+            measure="log of Var[a_j] / norm(W_j)^2 of the curve where it is farthest from 0",
+            seeds=len(seeds),
+            settled=settled,
+            sensitive=True,
+            lacks="seeds" if settled else "epochs",
+        )
 
 
-class Theorem1(_OfTheory):
-    name = "theorem-1"
-    claim = "Where lambda dR/db_j exceeds Lemma 1's bound, E[a_j] falls."
-    section = "2.1.1, theorem 1"
-    figure = "lemma1"
-
-    def judge(self, found: Judged) -> tuple[str, str]:
-        held = fell = 0.0
-        for curve, _ in found:
-            share = _column(curve, "condition_share")[..., :-1]
-            after = _column(curve, "condition_fell")[..., 1:]
-            known = np.isfinite(after)
-            held += float(share[known].sum())
-            fell += float((share * after)[known].sum())
-        every = _all(found, "condition_share")
-        words = f"the condition holds for {every.mean():.3%} of units and epochs"
-        if held == 0:
-            return INCONCLUSIVE, f"{words}: it never came true, and was not put to the test"
-        words += f"; E[a_j] then fell in {fell / held:.1%} of them"
-        return _against_chance(fell / held, thresholds.SUFFICIENT), words
+def _bound_words(found: Judged) -> str:
+    """How far Theorem 2's bound, which has norm(W_j)^2 for the variance, holds."""
+    shares = [_column(curve, "theorem2_share") for curve, _ in found]
+    known = np.concatenate([s[np.isfinite(s)] for s in shares])
+    if not known.size:
+        return ""
+    return (
+        f"; Theorem 2's bound holds for {known.mean():.2%} of units, at the worst epoch of a trial "
+        f"for {known.min():.2%}, and by Cantelli's inequality for all with the measured variance"
+    )
 
 
 class BiasGradientMoves(_OfTheory):
     name = "bias-gradient-moves"
     claim = (
         "The sign of the whole bias gradient foretells whether the mean pre-activation falls over "
-        "the next epoch."
+        "the next epoch, hundreds of steps with momentum."
     )
     section = "2.1.1, eq. 5"
     figure = "drift"
 
-    def judge(self, found: Judged) -> tuple[str, str]:
-        fell, rose = _foretold(found)
-        words = (
-            f"E[a_j] fell in {fell:.1%} of units with a positive gradient and rose in {rose:.1%} "
-            "of the others"
+    def judge(self, found: Judged) -> Finding:
+        every = found
+        found, seeds = _comparable(every)
+        accuracy = _accuracies(found, seeds)
+        if accuracy is None:
+            return Finding("fewer than two seeds, or no sign ever differs", every, lacks="seeds")
+        effect, low, high = accuracy.interval()
+        chance = thresholds.CHANCE + thresholds.MARGIN
+        below, above = limited(accuracy, chance, thresholds.FORETELLS)
+        settled = accuracy.settled(thresholds.MARGIN)
+        return Finding(
+            f"balanced accuracy {effect:.3f}{interval_words(low, high)}, {len(found)} curves, "
+            f"{len(seeds)} seeds",
+            found,
+            supports=above,
+            contradicts=below if settled else NAN,
+            effect=effect,
+            low=low,
+            high=high,
+            measure="balanced accuracy",
+            seeds=len(seeds),
+            settled=settled,
+            sensitive=True,
+            lacks=_between(effect, chance, thresholds.FORETELLS, settled),
         )
-        return _against_chance((fell + rose) / 2, thresholds.FORETELLS), words
 
 
-def _foretold(found: Judged) -> tuple[float, float]:
-    """Of units with a positive whole gradient the share that fell, of the others that rose."""
-    down = down_fell = up = up_fell = 0.0
-    for curve, _ in found:
-        share = _column(curve, "descent_share")[..., :-1]
-        all_fell = _column(curve, "fell_share")[..., 1:]
-        known = np.isfinite(share) & np.isfinite(all_fell)
-        both = share * np.nan_to_num(_column(curve, "descent_fell")[..., 1:])
-        down += float(share[known].sum())
-        down_fell += float(both[known].sum())
-        up += float((1 - share)[known].sum())
-        up_fell += float((all_fell - both)[known].sum())
-    return _ratio(down_fell, down), 1 - _ratio(up_fell, up)
+def _accuracies(found: Judged, seeds: list[int]) -> Effect | None:
+    """How well the sign foretells the move by seed, means over curves, (R, 1); None: not known."""
+    each = [a for curve, _ in found if (a := _foretold(curve, seeds)) is not None]
+    if len(seeds) < 2 or not each:
+        return None
+    shortest = min(a.shape[1] for a in each)
+    window = np.mean([a[:, a.shape[1] - shortest :] for a in each], axis=0)[:, None, :]
+    return Effect.of(window, max(curve.epoch for curve, _ in found))
 
 
-class Theorem2(_OfTheory):
-    name = "theorem-2"
-    claim = (
-        "Pr(h_j <= delta_min) is at least the bound that E[a_j] and Var[a_j] = norm(W_j)^2 give "
-        "(Cantelli's)."
-    )
-    section = "2.1.2, theorem 2"
-    figure = "lemma1"
+def _foretold(curve: Curve, seeds: list[int]) -> np.ndarray | None:
+    """Balanced accuracy of a curve by seed, over all epochs up to each of the last half, (R, T).
 
-    def judge(self, found: Judged) -> tuple[str, str]:
-        share, ratio = _all(found, "theorem2_share"), _all(found, "variance_ratio")
-        if not share.size:
-            return NOT_TESTED, "no activation with a threshold"
-        words = (
-            f"holds for {share.mean():.2%} of units, at the worst epoch of a trial for "
-            f"{share.min():.2%}; Var[a_j] / norm(W_j)^2 is {np.median(ratio):.2f}"
-        )
-        return _within(share.min()), words
+    The mean of two shares: of units with a positive whole gradient those that fell, and of the
+    others those that rose. None where a seed has no unit of a kind.
+    """
+    rows = np.isin(curve.seeds, seeds)
+    share = _column(curve, "descent_share")[rows, :, :-1]
+    all_fell = _column(curve, "fell_share")[rows, :, 1:]
+    both = share * np.nan_to_num(_column(curve, "descent_fell")[rows, :, 1:])
+    known = np.isfinite(share) & np.isfinite(all_fell)
+
+    def up_to(values: np.ndarray) -> np.ndarray:
+        return np.where(known, values, 0).sum(1).cumsum(-1)
+
+    down, down_fell = up_to(share), up_to(both)
+    up, up_fell = up_to(1 - share), up_to(all_fell - both)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy = (down_fell / down + 1 - up_fell / up) / 2
+    first = max(0, curve.last_half.start - 1)
+    window = accuracy[:, first:]
+    return window if window.size and np.isfinite(window).all() else None
 
 
 class Reach(_OfTheory):
@@ -172,30 +266,122 @@ class Reach(_OfTheory):
     section = "4"
     figure = "reach"
 
-    def judge(self, found: Judged) -> tuple[str, str]:
-        points = reach_points(curve for curve, _ in found)
-        models = {p["model"] for p in points}
-        if len(points) < thresholds.FEWEST_POINTS or len(models) < 2:
-            return NOT_TESTED, "too few curves under unit_norm with sigma2 = 0"
-        words, rho, p = _correlated(points, "whole")
-        for activation in sorted({p["activation"] for p in points}):
-            of_one = [p for p in points if p["activation"] == activation]
-            if len(of_one) >= thresholds.FEWEST_POINTS:
-                words += f"; {_correlated(of_one, activation)[0]}"
-        if rho <= -thresholds.STRONG and p < thresholds.ALPHA:
-            return SUPPORTED, words
-        return (CONTRADICTED if rho > -thresholds.WEAK else INCONCLUSIVE), words
+    def judge(self, found: Judged) -> Finding:
+        found = [
+            (c, t)
+            for c, t in found
+            if c.name["constraint"] == "unit_norm"
+            and "bias_gradient" in c.theory
+            and c.sigma2[0] == 0
+        ]
+        found, seeds = _comparable(found)
+        found, grid = _on_one_grid(found, seeds)
+        models = {c.name["model"] for c, _ in found}
+        if len(models) < 2 or len(found) * len(grid) < thresholds.FEWEST_POINTS:
+            return not_tested("too few curves under unit_norm with sigma2 = 0 and the same seeds")
+        gradient, change = _points(found, seeds, grid)
+        rho = np.array([
+            [[_rank_correlation(g, c[..., t]) for t in range(change.shape[-1])]]
+            for g, c in zip(gradient, change, strict=True)
+        ])  # fmt: skip
+        by_seed = Effect.of(rho, min(c.epoch for c, _ in found))
+        effect, low, high = by_seed.interval()
+        low, high = max(low, -1.0), min(high, 1.0)
+        by_chance = _permuted(gradient.mean(0), change[..., -1].mean(0))
+        without = _leave_one_out(gradient.mean(0), change[..., -1].mean(0))
+        below, above = limited(by_seed, -thresholds.STRONG, -thresholds.WEAK)
+        settled = by_seed.settled(thresholds.MARGIN)
+        return Finding(
+            f"rank correlation {effect:+.2f}{interval_words(low, high)} over {len(found)} curves "
+            f"at {len(grid)} sigma2; {without.min():+.2f} to {without.max():+.2f} without one of "
+            f"them; permuting whole curves p {by_chance:.2g}; {len(seeds)} seeds",
+            found,
+            supports=max(below, by_chance) if without.max() < -thresholds.WEAK else NAN,
+            contradicts=above if settled and without.min() > -thresholds.WEAK else NAN,
+            effect=effect,
+            low=low,
+            high=high,
+            measure="rank correlation",
+            seeds=len(seeds),
+            settled=settled,
+            sensitive=all(trend.sensitive for _, trend in found),
+            lacks=_between(effect, -thresholds.STRONG, -thresholds.WEAK, settled),
+        )
+
+
+def _between(effect: float, low: float, high: float, settled: bool) -> str:
+    """What a number lacks that has to be below one limit or above another."""
+    return "epochs" if not settled else "nothing" if low <= effect <= high else "seeds"
+
+
+def _on_one_grid(found: Judged, seeds: list[int]) -> tuple[Judged, list[float]]:
+    """The curves that have all seeds at sigma2 = 0 and at the same further values, and these."""
+    each = []
+    for curve, _ in found:
+        rows = np.isin(curve.seeds, seeds)
+        gradient = curve.theory["bias_gradient"][rows, :, 0]
+        there = np.isfinite(curve.activation[rows] + gradient).all(0)
+        values = set(curve.sigma2[there].tolist())
+        each.append(frozenset(values - {0.0} if 0.0 in values else ()))
+    grid = _shared(each, 1)
+    return [p for p, own in zip(found, each, strict=True) if grid and grid <= own], sorted(grid)
+
+
+def _points(found: Judged, seeds: list[int], grid: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """lambda dR/db_j at the initial weights, (R, curves, K), and the change of the activation
+    fraction from sigma2 = 0 over the last half of the epochs, (R, curves, K, T)."""
+    gradients, changes = [], []
+    length = min(c.activations[..., c.last_half].shape[-1] for c, _ in found)
+    for curve, _ in found:
+        rows, columns = np.isin(curve.seeds, seeds), np.isin(curve.sigma2, grid)
+        gradients.append(curve.theory["bias_gradient"][rows][:, columns, 0])
+        history = curve.activations[rows][..., -length:]
+        changes.append(history[:, columns] - history[:, :1])
+    return np.stack(gradients, 1), np.stack(changes, 1)
+
+
+def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    return float(np.corrcoef(_ranks(x).ravel(), _ranks(y).ravel())[0, 1])
+
+
+def _ranks(x: np.ndarray) -> np.ndarray:
+    """The rank of each entry, in x's shape; ties share theirs."""
+    return pd.Series(x.ravel()).rank().to_numpy().reshape(x.shape)
+
+
+def _permuted(gradient: np.ndarray, change: np.ndarray) -> float:
+    """Chance of as low a rank correlation were the curves (rows) exchanged as wholes."""
+    count = gradient.shape[0]
+    x, y = _ranks(gradient), _ranks(change)
+    products = x @ y.T  # of each curve's gradients with each curve's changes
+    if math.factorial(count) <= thresholds.PERMUTATIONS:
+        orders = np.array(list(itertools.permutations(range(count))))
+        extra = 0
+    else:
+        rng = np.random.default_rng(0)
+        orders = rng.permuted(np.tile(np.arange(count), (thresholds.PERMUTATIONS, 1)), axis=1)
+        extra = 1  # the order that was seen
+    sums = products[np.arange(count), orders].sum(1)
+    return float((np.sum(sums <= np.trace(products) + 1e-9) + extra) / (len(orders) + extra))
+
+
+def _leave_one_out(gradient: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """The rank correlation without each of the curves in turn."""
+    kept = ~np.eye(gradient.shape[0], dtype=bool)
+    return np.array([_rank_correlation(gradient[k], change[k]) for k in kept])
 
 
 def reach_points(curves: Iterable[Curve]) -> list[dict]:
-    """A point for each curve under unit_norm and sigma2 > 0, means over seeds.
+    """A point for each curve under unit_norm and sigma2 > 0, means over seeds, for the figure.
 
     ``gradient`` is lambda dR/db_j at the initial weights, ``change`` that of the activation
     fraction from sigma2 = 0; ``model``, ``activation`` and ``sigma2`` say whose.
     """
     points = []
     for curve in curves:
-        fixed = curve.name["constraint"] == "unit_norm" and curve.settings.get("encoder_bias", True)
+        fixed = curve.name["constraint"] == "unit_norm" and has_bias(curve)
         if not fixed or "bias_gradient" not in curve.theory or curve.sigma2[0] > 0:
             continue
         change = curve.activation - curve.activation[:, :1]
@@ -216,15 +402,6 @@ def reach_points(curves: Iterable[Curve]) -> list[dict]:
     return [p for p in points if np.isfinite(p["gradient"])]
 
 
-def _correlated(points: list[dict], what: str) -> tuple[str, float, float]:
-    x, y = (np.array([p[key] for p in points]) for key in ("gradient", "change"))
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return f"{what}: nothing varies over {len(points)} points", 0.0, 1.0
-    rho, p = stats.spearmanr(x, y)
-    words = f"{what}: rank correlation {rho:+.2f} (p {p:.2g}) over {len(points)} points"
-    return words, float(rho), float(p)
-
-
 class WhitenedFitsBetter(_OfTheory):
     name = "whitened-fits-better"
     claim = (
@@ -234,167 +411,66 @@ class WhitenedFitsBetter(_OfTheory):
     section = "2.1.1, assumption 1"
     figure = "drift"
 
-    def judge(self, found: Judged) -> tuple[str, str]:
-        ratio = _all(found, "variance_ratio")
-        words = (
-            f"balanced accuracy {sum(_foretold(found)) / 2:.3f}, "
-            f"Var[a_j] / norm(W_j)^2 {np.median(ratio):.2f}"
-        )
-        return INCONCLUSIVE, f"{words}; needs the same trials whitened and not"
+    def judge(self, found: Judged) -> Finding:
+        return not_tested("needs the same trials whitened and not", found)
 
-    def together(self, outcomes: Mapping[str, Outcome]) -> Outcome:
-        pairs = [(n, f"{n}{WHITENED}") for n in outcomes if f"{n}{WHITENED}" in outcomes]
+    def together(self, findings: Mapping[str, Finding]) -> Finding | None:
+        pairs = [(n, f"{n}{WHITENED}") for n in findings if f"{n}{WHITENED}" in findings]
         gains, words, used = [], [], []
         for raw, white in pairs:
-            sides = [_by_what(outcomes[name].curves) for name in (raw, white)]
-            both = sorted(set(sides[0]) & set(sides[1]), key=repr)
-            if not both:
+            sides = _alike(findings[raw].curves, findings[white].curves)
+            if not sides[0]:
                 continue
-            kept = [[side[key] for key in both] for side in sides]
-            accuracy = [sum(_foretold(side)) / 2 for side in kept]
-            gains.append(accuracy[1] - accuracy[0])
-            words.append(f"{raw} {accuracy[0]:.3f}, whitened {accuracy[1]:.3f}")
-            used += [pair for side in kept for pair in side]
+            both, seeds = _comparable([*sides[0], *sides[1]])
+            kept = {id(curve) for curve, _ in both}
+            whole = [i for i, pair in enumerate(zip(*sides, strict=True))
+                     if all(id(curve) in kept for curve, _ in pair)]  # fmt: skip
+            sides = [sides[0][i] for i in whole], [sides[1][i] for i in whole]
+            accuracy = [_accuracies(side, seeds) for side in sides]
+            if accuracy[0] is None or accuracy[1] is None:
+                continue
+            gains.append(accuracy[1].less(accuracy[0]))
+            effect, low, high = gains[-1].interval()
+            levels = [float(mean(a.now)[0]) for a in accuracy if a is not None]
+            words.append(
+                f"{raw} {levels[0]:.3f}, whitened {levels[1]:.3f}, {effect:+.3f}"
+                f"{interval_words(low, high)}, {len(seeds)} seeds"
+            )
+            used += [*sides[0], *sides[1]]
         if not gains:
-            return Outcome(NOT_TESTED, "needs the same trials whitened and not")
-        text = f"balanced accuracy: {'; '.join(words)}"
-        better, worse = (all(s * g > thresholds.MARGIN for g in gains) for s in (1, -1))
-        verdict = SUPPORTED if better else CONTRADICTED if worse else INCONCLUSIVE
-        return Outcome(verdict, text, used)
-
-
-def _by_what(found: Judged) -> dict[tuple, tuple]:
-    """Curves by all that they are but the data set."""
-    return {
-        (
-            *(v for k, v in pair[0].name.items() if k != "dataset"),
-            *sorted((k, v) for k, v in pair[0].settings.items() if k != "whiten"),
-        ): pair
-        for pair in found
-    }
-
-
-class _Explanation(Prediction):
-    """Why relu dae gets sparse: a statement about its effect, the mean fall over sigma2 > 0."""
-
-    section = "3.1.1"
-    #: The model that has (True) or lacks (False) the supposed cause alone, and how it is called.
-    model: str
-    is_cause: bool
-    #: Whether the effect is to vanish as the corruptions grow in number.
-    vanishes: bool
-
-    def test(self, evidence: Evidence) -> Outcome:
-        groups: dict[tuple, dict[str, dict[int, tuple]]] = defaultdict(lambda: defaultdict(dict))
-        for model in ("dae", self.model):
-            for curve, trend in evidence.find(model, "relu", "unit_norm", most_corruptions=True):
-                rest = {k: v for k, v in curve.settings.items() if k != "corruptions"}
-                same = groups[tuple(sorted(rest.items(), key=repr))][model]
-                same[corruptions_of(curve)] = (curve, trend)
-        whole = [g for g in groups.values() if g["dae"] and g[self.model]]
-        if not whole:
-            return Outcome(NOT_TESTED, f"needs relu dae and {self.model} under unit_norm")
-        judged = [self._judge(g["dae"], g[self.model]) for g in whole]
-        used = [pair for g in whole for model in g.values() for pair in model.values()]
-        return Outcome(combined([v for v, _ in judged]), "; ".join(w for _, w in judged), used)
-
-    def _judge(self, daes: Mapping[int, tuple], others: Mapping[int, tuple]) -> tuple[str, str]:
-        few, many = min(daes), max(daes)
-        dae, other = _effects(daes[few][0]), _effects(others[min(others)][0])
-        size = _mean(dae)
-        words = f"dae falls by {size:.3f} at {few} corruption{'s' * (few > 1)}"
-        words += "".join(f", {_mean(_effects(daes[k][0])):.3f} at {k}" for k in sorted(daes)[1:])
-        words += f"; {self.model} by {_mean(other):.3f}"
-        words += self.details(daes[few][0])
-        if not comparable([*daes.values(), *others.values()]):
-            return INCONCLUSIVE, f"{words}; {EPOCHS_DIFFER}"
-        if not size > thresholds.MARGIN:
-            return INCONCLUSIVE, f"{words}; no effect to explain"
-        answers = [_more_than_half(other, dae)]
-        wanted = [self.is_cause]
-        if many / few > thresholds.MORE_CORRUPTIONS:
-            answers.append(_more_than_half(_effects(daes[many][0]), dae))
-            wanted.append(not self.vanishes)
-        elif self.vanishes:
-            answers.append(None)
-            wanted.append(False)
-            words += "; the number of corruptions was not varied"
-        if any(a is not None and a != w for a, w in zip(answers, wanted, strict=True)):
-            return CONTRADICTED, words
-        return (INCONCLUSIVE if None in answers else SUPPORTED), words
-
-    def details(self, dae: Curve) -> str:
-        """More to say of the dae, behind a semicolon."""
-        return ""
-
-
-class FirstOrderExplains(_Explanation):
-    name = "first-order-explains"
-    claim = (
-        "What makes relu dae sparse is the first-order term that a finite number of corruptions "
-        "leaves: edae alone shows most of the fall, and it vanishes as the corruptions grow in "
-        "number."
-    )
-    model, is_cause, vanishes = "edae", True, True
-
-
-class KinkExplains(_Explanation):
-    name = "kink-explains"
-    claim = (
-        "What makes relu dae sparse is relu's kink (footnote 1's Dirac term): without it (dae2, "
-        "eq. 7) most of the fall is gone, and however many corruptions are averaged it stays."
-    )
-    section = "3.1.1, footnote 1"
-    model, is_cause, vanishes = "dae2", False, False
-
-    def details(self, dae: Curve) -> str:
-        if "kink_gradient" not in dae.theory:
-            return ""
-        terms = {k: dae.theory[k][:, dae.sigma2 > 0] for k in ("kink_gradient", "bias_gradient")}
-        share = np.nansum(terms["kink_gradient"]) / np.nansum(terms["bias_gradient"])
-        drift = drift_of(dae)
-        return (
-            f"; the kink's term is {share:.0%} of dae's bias gradient, and the drift of the bias "
-            f"has rank correlation {drift['with the kink']:+.2f} with -(dJ_AE/db + kink), "
-            f"{drift['without']:+.2f} without the kink"
+            return not_tested("needs the same trials whitened and not")
+        margin = thresholds.MARGIN
+        claims = [limited(gain, -margin, margin) for gain in gains]
+        settled = all(gain.settled(margin) for gain in gains)
+        better = [above for _, above in claims]
+        worse = [below for below, _ in claims if below == below]
+        effect, low, high = min((gain.interval() for gain in gains), key=lambda i: i[0])
+        return Finding(
+            f"balanced accuracy: {'; '.join(words)}",
+            used,
+            supports=max(better) if all(p == p for p in better) else NAN,
+            contradicts=p_some(np.array(worse)) if worse and settled else NAN,
+            effect=effect,
+            low=low,
+            high=high,
+            measure="gain of balanced accuracy",
+            seeds=min(gain.now.shape[0] for gain in gains),
+            settled=settled,
+            sensitive=True,
+            lacks="seeds" if settled else "epochs",
         )
 
 
-def drift_of(curve: Curve) -> dict[str, float]:
-    """Rank correlation of each epoch's change of E[a] with the bias gradient before."""
-    change = _column(curve, "pre_activation_change")[..., 1:]
-    ae = _column(curve, "ae_bias_gradient")[..., :-1]
-    kink = _column(curve, "kink_gradient")[..., :-1]
-    found = {}
-    for label, gradient in (("with the kink", ae + kink), ("without", ae)):
-        known = np.isfinite(change) & np.isfinite(gradient)
-        found[label] = float(stats.spearmanr(-gradient[known], change[known])[0])
-    return found
-
-
-def _effects(curve: Curve) -> dict[int, float]:
-    """By seed, how much the activation fraction falls from sigma2 = 0: the mean over sigma2 > 0."""
-    falls = (curve.activation[:, :1] - curve.activation[:, 1:]).mean(1)
-    return {
-        int(seed): float(fall)
-        for seed, fall in zip(curve.seeds, falls, strict=True)
-        if np.isfinite(fall) and curve.sigma2[0] == 0
-    }
-
-
-def _more_than_half(part: Mapping[int, float], whole: Mapping[int, float]) -> bool | None:
-    """Whether an effect is more than half of another, paired over seeds; None: not known."""
-    seeds = sorted(set(part) & set(whole))
-    if len(seeds) < 2:
-        return None
-    excess = np.array([[part[s] - thresholds.MOST * whole[s]] for s in seeds])
-    half = float(half_width(excess, 1 - thresholds.ALPHA / 2)[0])
-    size = float(excess.mean())
-    return None if abs(size) <= half else size > 0
-
-
-def _mean(by_seed: Mapping[int, float]) -> float:
-    return float(np.mean(list(by_seed.values()))) if by_seed else float("nan")
+def _alike(raw: Judged, white: Judged) -> tuple[Judged, Judged]:
+    """The curves that differ in whitening alone."""
+    pairs = [
+        (a, b)
+        for a in raw
+        for b in white
+        if all(a[0].name[k] == b[0].name[k] for k in a[0].name if k != "dataset")
+        and same_settings(a[0], b[0], frozenset({"whiten"}))
+    ]
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 def _column(curve: Curve, name: str) -> np.ndarray:
@@ -404,23 +480,12 @@ def _column(curve: Curve, name: str) -> np.ndarray:
     return np.full((curve.seeds.size, curve.sigma2.size, curve.epoch + 1), np.nan)
 
 
-def _all(found: Judged, name: str) -> np.ndarray:
-    """Every known value of a column, flat."""
-    values = np.concatenate([_column(curve, name).ravel() for curve, _ in found])
-    return values[np.isfinite(values)]
+def _window(curve: Curve, name: str) -> np.ndarray:
+    """A column of the theory over the last half of the epochs, (R, K, T)."""
+    return _column(curve, name)[..., curve.last_half]
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
-
-
-def _against_chance(share: float, enough: float) -> str:
-    """The verdict on a statement that is right in this share of cases."""
-    if share >= enough:
-        return SUPPORTED
-    return CONTRADICTED if share <= thresholds.CHANCE else INCONCLUSIVE
-
-
-def _within(share: float) -> str:
-    """The verdict on a bound that holds for this share of units at the worst."""
-    return SUPPORTED if share >= thresholds.HOLDS else CONTRADICTED
+def _nanmean(x: np.ndarray, axis: int) -> np.ndarray:
+    there = np.isfinite(x)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, x, 0).sum(axis) / there.sum(axis)

@@ -1,57 +1,72 @@
-"""The trend of each curve: does the activation fraction fall, rise or stay with sigma2?
+"""The trend of each curve: does the code get sparser with sigma2, denser, or stay as it is?
 
-Trials of the same seed share their random numbers, so every comparison is paired over seeds.
-`flat` is a claim and has to be shown: at every value of sigma2 two one-sided t tests place the
-paired change from sigma2 = 0 within the margin. `decreasing` and `increasing` need a move that
-exceeds the margin and what noise alone would do to the most different of all pairs of values
-(Bonferroni's t; a seed is a block, what seeds and sigma2 leave is the noise), that also differs
-from 0 in a paired t test, and no opposite move beyond the margin; `irregular` has both. What shows
-none of these is `undecided`.
+What is judged is the effect, the paired change from sigma2 = 0 to the largest sigma2, of the
+activation fraction and of E[a_j]. One margin parts three answers, so that each has an error of its
+own and no two can be shown at once: `flat` is an effect within it at every sigma2 and in both
+measures, now and were it trained on; `decreasing` and `increasing` one beyond it, with no opposite
+move beyond it along sigma2; `irregular` has moves beyond it in both directions. What shows none of
+these is `undecided`. How p-values are made: `sparseae.analysis.inference`.
 """
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from sparseae.analysis import thresholds
 from sparseae.analysis.curves import Curve, curves
+from sparseae.analysis.inference import (
+    NAN,
+    Effect,
+    equivalence,
+    mean,
+    p_above,
+    p_below,
+    p_some,
+)
+from sparseae.analysis.shown import with_html
+
+FLAT, DECREASING, INCREASING, IRREGULAR = "flat", "decreasing", "increasing", "irregular"
+UNDECIDED = "undecided"
+
+#: The two measures, as the table of verdicts names them, and their margins.
+ACTIVATION, PRE_ACTIVATION = "activation_fraction", "pre_activation"
+MARGINS = {ACTIVATION: thresholds.MARGIN, PRE_ACTIVATION: thresholds.PRE_MARGIN}
 
 
 @dataclass(frozen=True)
 class Trend:
-    """What is known of one curve; the change and the slope are of the activation fraction."""
+    """What is known of one curve; intervals are Student's, 95 %, over seeds."""
 
     trend: str  # flat | decreasing | increasing | irregular | undecided
+    p: float  # with which this is shown, uncorrected
     seeds: int
     sigma2_values: int
     sigma2_first: float  # the smallest and the largest that the trend speaks of
     sigma2_last: float
-    first: float  # at the smallest sigma2
+    first: float  # the activation fraction at the smallest sigma2
     last: float  # at the largest
-    lowest: float  # over sigma2, and half of its interval over seeds
-    lowest_half: float
-    change: float  # last - first, with its interval over seeds
+    lowest: float  # over sigma2
+    change: float  # last - first, paired over seeds, with its interval
     change_low: float
     change_high: float
-    largest_change: float  # the largest |difference from sigma2 = 0|
-    equivalent: bool  # every difference from sigma2 = 0 is shown to be within the margin
-    tau: float  # Kendall's, over the pairs of values within each seed
-    p_value: float  # exact, one block a seed
-    slope: float  # Theil-Sen against sigma, with its bootstrap interval over seeds
-    slope_low: float
-    slope_high: float
-    noise: float  # standard deviation that seeds and sigma2 leave
-    dead_last: float  # fraction of dead units at the largest sigma2
+    largest_change: float  # the largest |change from the smallest sigma2|
+    pre_first: float  # E[a_j] in lengths of the weights, as above
+    pre_last: float
+    pre_change: float
+    pre_low: float
+    pre_high: float
+    tau: float  # Kendall's, over the pairs of values within each seed; a description
+    dead_first: float  # fraction of dead units at the smallest sigma2 and at the largest
+    dead_last: float
     dead_onset_sigma2: float  # where dead units begin to rise; NaN: nowhere
     dead_onset_activation: float  # the activation fraction there
-    converged: bool  # the activation fraction no longer moves
-    settled: bool  # neither it nor the mean pre-activation is seen to move still
+    settled: bool  # as long again would move no effect by more than its margin
+    alive: bool  # the units live at the smallest sigma2, in two seeds at least
+    sensitive: bool  # and the activation fraction is not at 0 or 1 there
+    measure: str  # the one that decides
     descriptive: bool  # one seed: no error is known, the class describes what is there
     epochs: int  # at which the trials were compared
     trials: int
@@ -63,6 +78,89 @@ class Trend:
     def full_range(self) -> bool:
         """From sigma2 = 0 over at least half of the paper's range of sigma."""
         return self.sigma2_first == 0 and self.sigma2_last >= thresholds.FULL_RANGE
+
+    @property
+    def effect(self) -> tuple[float, float, float]:
+        """The change with its interval, in the measure that decides."""
+        return self.change_in(self.measure)
+
+    def change_in(self, measure: str) -> tuple[float, float, float]:
+        """The change with its interval, in one measure."""
+        if measure == PRE_ACTIVATION:
+            return self.pre_change, self.pre_low, self.pre_high
+        return self.change, self.change_low, self.change_high
+
+    def moved(self, measure: str) -> bool:
+        """Whether the whole interval of the change is beyond the margin."""
+        _, low, high = self.change_in(measure)
+        return low > MARGINS[measure] or high < -MARGINS[measure]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """With which p-value each class of a curve is shown, in the measure that decides.
+
+    NaN where the class cannot be claimed whatever the p-value; ``lacks`` says what flatness lacks.
+    """
+
+    p: dict[str, float] = field(default_factory=dict)
+    lacks: str = "trials"
+
+    def __getitem__(self, trend: str) -> float:
+        return self.p.get(trend, NAN)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What of a curve can be compared: its seeds and values of sigma2, and its effects.
+
+    Attributes:
+        seeds: (R,) rows of the curve: with a trial at the smallest sigma2 whose units live.
+        columns: (K,) of its sigma2 that have enough of these seeds.
+        effects: by measure the paired changes from the smallest sigma2, (R, K - 1).
+        dead: seeds left out because their units are dead at the smallest sigma2.
+    """
+
+    seeds: np.ndarray
+    columns: np.ndarray
+    effects: dict[str, Effect]
+    dead: int
+
+    @classmethod
+    def of(cls, curve: Curve) -> Sound:
+        there = np.isfinite(curve.activation)
+        rows, columns = there.any(1), _enough(there)
+        dead = 0
+        if columns.size:
+            base = columns[0]
+            rows = there[:, base]
+            lifeless = rows & (curve.dead[:, base] > thresholds.DEAD_FROM_THE_START)
+            dead, rows = int(lifeless.sum()), rows & ~lifeless
+            if rows.any():
+                columns = np.union1d(base, _enough(there[rows]))
+        seeds = np.flatnonzero(rows)
+        effects = {}
+        if seeds.size and columns.size > 1:
+            for name, history in _measures(curve).items():
+                window = history[np.ix_(seeds, columns)][..., curve.last_half]
+                effects[name] = Effect.of(window[:, 1:] - window[:, :1], curve.epoch)
+        return cls(seeds, columns, effects, dead)
+
+
+def _enough(there: np.ndarray) -> np.ndarray:
+    """The columns of (R, K) that have three seeds, or as many as any has."""
+    counts = there.sum(0)
+    return np.flatnonzero((counts > 0) & (counts >= min(thresholds.FEWEST_SEEDS, counts.max())))
+
+
+def _measures(curve: Curve) -> dict[str, np.ndarray]:
+    """Both measures by epoch; without E[a_j] where the rows do not have it."""
+    both = {ACTIVATION: curve.activations, PRE_ACTIVATION: curve.pre_activations}
+    return (
+        both
+        if np.isfinite(curve.pre_activations[..., -1]).any()
+        else {ACTIVATION: both[ACTIVATION]}
+    )
 
 
 Judged = list[tuple[Curve, Trend]]
@@ -83,7 +181,8 @@ def trends(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         RequestError: if a column is missing.
     """
-    return trend_table(judge(frame))
+    shown = ("dataset", "constraint", "activation", "model", "variant", "trend", "first", "last")
+    return with_html(trend_table(judge(frame)), (*shown, "change", "seeds"))
 
 
 def trend_table(judged: Judged) -> pd.DataFrame:
@@ -98,222 +197,161 @@ def trend_table(judged: Judged) -> pd.DataFrame:
 
 def trend_of(curve: Curve) -> Trend:
     """Judge one curve."""
-    rows, columns = _complete_block(curve.activation)
-    block = np.ix_(rows, columns)
-    y, sigma2 = curve.activation[block], curve.sigma2[columns]
-    seeds, values = y.shape
-    converged, settled, notes = _convergence(curve, block)
-    notes = [*_left_out(curve, seeds, values), *notes]
-    common = {
-        "seeds": seeds,
-        "sigma2_values": values,
-        "sigma2_first": float(sigma2[0]) if values else float("nan"),
-        "sigma2_last": float(sigma2[-1]) if values else float("nan"),
-        "converged": converged,
-        "settled": settled,
-        "epochs": curve.epoch,
-        "trials": curve.trials,
-        "diverged": curve.diverged,
-        "unfinished": curve.unfinished,
-    }
-    if seeds == 0 or values < 2:
-        notes.append("fewer than two values of sigma2" if seeds else "no complete trials")
-        nan = float("nan")
-        mean = float(y.mean()) if y.size else nan
-        return Trend(
-            trend="undecided", first=mean, last=mean, lowest=mean, lowest_half=nan, change=nan,
-            change_low=nan, change_high=nan, largest_change=nan, equivalent=False, tau=nan,
-            p_value=nan, slope=nan, slope_low=nan, slope_high=nan, noise=nan, dead_last=nan,
-            dead_onset_sigma2=nan, dead_onset_activation=nan, descriptive=seeds == 1,
-            note="; ".join(notes), **common,
-        )  # fmt: skip
-    if sigma2[0] > 0:
-        notes.append(f"no sigma2 = 0: compared with {sigma2[0]:g}")
-    if sigma2[-1] < thresholds.FULL_RANGE:
-        notes.append(f"sigma2 goes to {sigma2[-1]:g} only")
-    if seeds == 1:
-        notes.append("one seed: descriptive")
-
-    mean = y.mean(0)
-    noise, freedom = _noise(y)
-    from_zero = y - y[:, :1]
-    reach = np.abs(from_zero.mean(0)) + half_width(from_zero, 1 - thresholds.ALPHA)
-    equivalent = bool(reach.max() <= thresholds.MARGIN)
-    tau, p_value = _kendall(y)
-    slope, slope_low, slope_high = _slope(np.sqrt(sigma2), y)
-    level = 1 - thresholds.ALPHA / 2
-    change = float(from_zero[:, -1].mean())
-    half = float(half_width(from_zero[:, -1:], level)[0])
-    low, high = (change - half, change + half) if seeds > 1 else (float("nan"), float("nan"))
-    dead = curve.dead[block].mean(0)
-    onset = dead_onset(dead)
+    sound = Sound.of(curve)
+    rows, columns = sound.seeds, sound.columns
+    shown = shown_of(curve, sound)
+    y = curve.activation[np.ix_(rows, columns)]
+    sigma2 = curve.sigma2[columns]
+    one_seed, whole = rows.size == 1, rows.size > 0 and columns.size > 1
+    change = sound.effects[ACTIVATION][-1].interval() if whole else (NAN,) * 3
+    pre = sound.effects.get(PRE_ACTIVATION)
+    pre_change = pre[-1].interval() if pre else (NAN,) * 3
+    at_pre = curve.pre_activations[np.ix_(rows, columns)][..., -1]
+    levels, pre_levels, dead = mean(y), mean(at_pre), mean(curve.dead[np.ix_(rows, columns)])
+    onset = dead_onset(dead) if whole else None
+    trend, p = _described(y) if one_seed and whole else _class(shown)
+    ceiling = bool(whole and at_the_end(float(levels[0])))
+    settled = whole and all(e.settled(MARGINS[name]) for name, e in sound.effects.items())
     return Trend(
-        trend="flat" if equivalent else _direction(y, noise, freedom),
-        first=float(mean[0]),
-        last=float(mean[-1]),
-        lowest=float(mean.min()),
-        lowest_half=float(half_width(y, level)[mean.argmin()]),
-        change=change,
-        change_low=low,
-        change_high=high,
-        largest_change=float(np.abs(from_zero.mean(0)).max()),
-        equivalent=equivalent,
-        tau=tau,
-        p_value=p_value,
-        slope=slope,
-        slope_low=slope_low,
-        slope_high=slope_high,
-        noise=noise,
-        dead_last=float(dead[-1]),
-        dead_onset_sigma2=float("nan") if onset is None else float(sigma2[onset]),
-        dead_onset_activation=float("nan") if onset is None else float(mean[onset]),
-        descriptive=seeds == 1,
-        note="; ".join(notes),
-        **common,
+        trend=trend,
+        p=p,
+        seeds=int(rows.size),
+        sigma2_values=int(columns.size) if rows.size else 0,
+        sigma2_first=float(sigma2[0]) if columns.size else NAN,
+        sigma2_last=float(sigma2[-1]) if columns.size else NAN,
+        first=float(levels[0]) if y.size else NAN,
+        last=float(levels[-1]) if y.size else NAN,
+        lowest=float(levels.min()) if y.size else NAN,
+        change=change[0],
+        change_low=change[1],
+        change_high=change[2],
+        largest_change=float(np.abs(mean(sound.effects[ACTIVATION].now)).max()) if whole else NAN,
+        pre_first=float(pre_levels[0]) if y.size else NAN,
+        pre_last=float(pre_levels[-1]) if y.size else NAN,
+        pre_change=pre_change[0],
+        pre_low=pre_change[1],
+        pre_high=pre_change[2],
+        tau=_kendall(y) if whole else NAN,
+        dead_first=float(dead[0]) if y.size else NAN,
+        dead_last=float(dead[-1]) if y.size else NAN,
+        dead_onset_sigma2=NAN if onset is None else float(sigma2[onset]),
+        dead_onset_activation=NAN if onset is None else float(levels[onset]),
+        settled=settled,
+        alive=rows.size > 0 and (rows.size > 1 or not sound.dead),
+        sensitive=rows.size > 0 and not ceiling,
+        measure=deciding(curve, sound),
+        descriptive=one_seed,
+        epochs=curve.epoch,
+        trials=curve.trials,
+        diverged=curve.diverged,
+        unfinished=curve.unfinished,
+        note="; ".join(_notes(curve, sound, settled, ceiling)),
     )
 
 
-def _left_out(curve: Curve, seeds: int, values: int) -> list[str]:
-    """What of a curve does not enter its trend, in words."""
+def at_the_end(activation: float) -> bool:
+    """Whether an activation fraction is within the margin of 0 or 1."""
+    return not thresholds.MARGIN < activation < 1 - thresholds.MARGIN
+
+
+def deciding(curve: Curve, sound: Sound) -> str:
+    """The measure that decides: E[a_j] where the activation fraction stands at 0 or 1 and has not
+    left it."""
+    if not sound.effects:
+        return ACTIVATION
+    level = float(mean(curve.activation[np.ix_(sound.seeds, sound.columns[:1])])[0])
+    left = abs(float(mean(sound.effects[ACTIVATION].now)[-1])) > thresholds.MARGIN
+    return PRE_ACTIVATION if at_the_end(level) and not left else ACTIVATION
+
+
+def shown_of(curve: Curve, sound: Sound) -> Shown:
+    """With which p-value a curve is shown to be of each class, in the measure that decides."""
+    measure = deciding(curve, sound)
+    if measure not in sound.effects:
+        return Shown(lacks="trials" if not sound.effects else "measure")
+    effect, margin = sound.effects[measure], MARGINS[measure]
+    p, lacks = {}, "epochs"
+    if curve.epoch >= thresholds.FEWEST_EPOCHS:
+        order = sorted(sound.effects, key=lambda name: name != measure)
+        equivalent = equivalence([(sound.effects[name], MARGINS[name]) for name in order])
+        p[FLAT], lacks = equivalent.p, equivalent.lacks
+    level = np.concatenate([np.zeros((effect.now.shape[0], 1)), effect.now], 1)
+    first, later = np.triu_indices(level.shape[1], 1)
+    moves = level[:, later] - level[:, first]
+    end = effect[-1]
+    expected = mean(end.later if np.isfinite(end.again).all() else end.now)[0]
+    for trend, sign in ((DECREASING, -1), (INCREASING, 1)):
+        opposite = (-sign * mean(moves)).max() > margin
+        stays = sign * expected > margin
+        if stays and not opposite:
+            p[trend] = min(1.0, 2 * float(p_above(sign * end.now, margin)[0]))
+    p[IRREGULAR] = max(p_some(p_above(moves, margin)), p_some(p_below(moves, -margin)))
+    return Shown(p, lacks)
+
+
+def _class(shown: Shown) -> tuple[str, float]:
+    """The class that is shown, with its p-value, uncorrected."""
+    found = {trend: p for trend, p in shown.p.items() if p <= thresholds.ALPHA}
+    return min(found.items(), key=lambda item: item[1]) if found else (UNDECIDED, NAN)
+
+
+def _described(y: np.ndarray) -> tuple[str, float]:
+    """The class that one seed's numbers are of."""
+    level = y[0]
+    later, margin = np.triu(level[None, :] - level[:, None]), thresholds.MARGIN
+    rises, falls = later.max() > margin, later.min() < -margin
+    if np.abs(level - level[0]).max() <= margin and not (rises and falls):
+        return FLAT, NAN
+    if rises and falls:
+        return IRREGULAR, NAN
+    return (INCREASING if rises else DECREASING), NAN
+
+
+def _notes(curve: Curve, sound: Sound, settled: bool, ceiling: bool) -> list[str]:
+    """What of a curve does not enter its trend, and what limits it, in words."""
+    rows, columns = sound.seeds, sound.columns
+    left = curve.seeds.size - rows.size - sound.dead if columns.size else 0
+    gone = curve.sigma2.size - columns.size if rows.size else 0
     counts = [
         (curve.diverged, "diverged trial", "left out"),
         (curve.behind, "trial", f"left out: not yet at epoch {curve.epoch}"),
         (curve.unfinished, "trial", "unfinished"),
-        (curve.sigma2.size - values if seeds else 0, "sigma2", "left out for missing trials"),
-        (curve.seeds.size - seeds if values else 0, "seed", "left out for missing trials"),
+        (sound.dead, "seed", "left out: units dead at the smallest sigma2"),
+        (gone, "sigma2", "left out for missing trials"),
+        (left, "seed", "left out for missing trials"),
     ]
-    return [
+    notes = [
         f"{count} {what}{'' if count == 1 or what == 'sigma2' else 's'} {why}"
         for count, what, why in counts
         if count
     ]
-
-
-def _convergence(curve: Curve, block: tuple[np.ndarray, ...]) -> tuple[bool, bool, list[str]]:
-    """`Trend.converged` and `Trend.settled`, and what to say of them."""
-    moved, drift = curve.moved[block].mean(0), curve.drift[block].mean(0)
+    if not rows.size:
+        return [*notes, "no complete trials"]
+    if columns.size < 2:
+        return [*notes, "fewer than two values of sigma2"]
+    sigma2 = curve.sigma2[columns]
+    if sigma2[0] > 0:
+        notes.append(f"no sigma2 = 0: compared with {sigma2[0]:g}")
+    if sigma2[-1] < thresholds.FULL_RANGE:
+        notes.append(f"sigma2 goes to {sigma2[-1]:g} only")
+    if rows.size == 1:
+        notes.append("one seed: descriptive")
+    if PRE_ACTIVATION not in sound.effects:
+        notes.append("E[a_j] unknown")
+    if ceiling:
+        notes.append("activation fraction at its limit at the smallest sigma2")
     if curve.epoch < thresholds.FEWEST_EPOCHS:
-        return False, False, ["too few epochs to see convergence"]
-    if not moved.size or not np.isfinite(moved).all():
-        return False, True, ["no earlier epochs: convergence unknown"] if moved.size else []
-    if np.abs(moved).max() > thresholds.STILL_MOVING:
-        return False, False, ["not converged"]
-    if (np.abs(drift) > thresholds.DRIFTING).any():  # unknown, NaN, is not above
-        return True, False, ["mean pre-activation still moving"]
-    return True, True, []
+        notes.append("too few epochs to see a pace")
+    elif not settled:
+        notes.append("the effect still moves")
+    return notes
 
 
-def _complete_block(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (seeds) and columns (sigma2) without gaps.
-
-    Drops the one with the largest share of gaps until none is left; among equals a sigma2, as
-    seeds are what the error is estimated from.
-    """
-    rows, columns = np.arange(y.shape[0]), np.arange(y.shape[1])
-    while (gaps := ~np.isfinite(y[np.ix_(rows, columns)])).any():
-        by_row, by_column = gaps.mean(1), gaps.mean(0)
-        if by_row.max() > by_column.max():
-            rows = np.delete(rows, by_row.argmax())
-        else:
-            columns = np.delete(columns, by_column.argmax())
-    return rows, columns
-
-
-def _noise(y: np.ndarray) -> tuple[float, int]:
-    """Standard deviation that seeds (rows) and sigma2 (columns) leave, and its freedom."""
-    seeds, values = y.shape
-    freedom = (seeds - 1) * (values - 1)
-    if freedom == 0:
-        return 0.0, 0
-    left = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
-    return float(np.sqrt((left**2).sum() / freedom)), freedom
-
-
-def _direction(y: np.ndarray, noise: float, freedom: int) -> str:
-    """The class of a curve that is not shown to be flat."""
-    seeds, values = y.shape
-    mean = y.mean(0)
-    by_chance = 0.0
-    if freedom:
-        pairs = values * (values - 1) / 2
-        by_chance = _t(1 - thresholds.ALPHA / 2 / pairs, freedom) * noise * np.sqrt(2 / seeds)
-    later_minus_earlier = np.triu(mean[None, :] - mean[:, None])
-    moves = {}
-    for sign in (1, -1):
-        earlier, later = np.unravel_index((sign * later_minus_earlier).argmax(), (values, values))
-        size = sign * later_minus_earlier[earlier, later]
-        half = half_width(y[:, [later]] - y[:, [earlier]], 1 - thresholds.ALPHA / 2)[0]
-        moves[sign] = (size > thresholds.MARGIN, size > max(thresholds.MARGIN, by_chance, half))
-    (any_rise, rises), (any_fall, falls) = moves[1], moves[-1]
-    if falls and rises:
-        return "irregular"
-    if falls and not any_rise:
-        return "decreasing"
-    if rises and not any_fall:
-        return "increasing"
-    return "undecided"
-
-
-def half_width(differences: np.ndarray, level: float) -> np.ndarray:
-    """Half of Student's interval of the mean over seeds: (seeds, K) -> (K,); 0 for one seed."""
-    seeds = differences.shape[0]
-    if seeds == 1:
-        return np.zeros(differences.shape[1])
-    return _t(level, seeds - 1) * differences.std(0, ddof=1) / np.sqrt(seeds)
-
-
-@cache
-def _t(level: float, freedom: int) -> float:
-    return float(special.stdtrit(freedom, level))
-
-
-def _kendall(y: np.ndarray) -> tuple[float, float]:
-    """Kendall's tau over the pairs within each seed, and its exact two-sided p-value.
-
-    If sigma2 had no effect every order of a seed's values were as likely, so the sum of the seeds'
-    scores is distributed as the convolution of Kendall's null distribution with itself.
-    """
-    seeds, values = y.shape
-    upper = np.triu_indices(values, 1)
-    scores = np.sign(y[:, upper[1]] - y[:, upper[0]]).sum(1)
-    pairs = upper[0].size
-    null = _kendall_null(values)
-    total = np.ones(1)
-    for _ in range(seeds):
-        total = np.convolve(total, null)
-    # Concordant pairs c give the score 2 c - pairs, over all seeds.
-    possible = 2 * np.arange(total.size) - seeds * pairs
-    p = total[np.abs(possible) >= abs(scores.sum()) - 1e-9].sum()
-    return float(scores.sum() / (seeds * pairs)), float(min(1.0, p))
-
-
-@cache
-def _kendall_null(values: int) -> np.ndarray:
-    """Probability of each number of concordant pairs in a random order (Mahonian numbers)."""
-    counts = np.ones(1)
-    for i in range(2, values + 1):
-        counts = np.convolve(counts, np.full(i, 1 / i))
-    return counts
-
-
-def _slope(sigma: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Theil-Sen slope of the mean curve against sigma, with a bootstrap interval over seeds."""
-    a, b = np.triu_indices(sigma.size, 1)
-
-    def theil_sen(means: np.ndarray) -> np.ndarray:
-        return np.median((means[:, b] - means[:, a]) / (sigma[b] - sigma[a]), axis=1)
-
-    estimate = float(theil_sen(y.mean(0, keepdims=True))[0])
-    seeds = y.shape[0]
-    if seeds == 1:
-        return estimate, float("nan"), float("nan")
-    if seeds**seeds <= thresholds.BOOTSTRAP:
-        draws = np.array(list(itertools.product(range(seeds), repeat=seeds)))
-    else:
-        draws = np.random.default_rng(0).integers(0, seeds, (thresholds.BOOTSTRAP, seeds))
-    slopes = theil_sen(y[draws].mean(1))
-    half = thresholds.ALPHA / 2
-    return estimate, float(np.quantile(slopes, half)), float(np.quantile(slopes, 1 - half))
+def _kendall(y: np.ndarray) -> float:
+    """Kendall's tau over the pairs within each seed."""
+    first, later = np.triu_indices(y.shape[1], 1)
+    signs = np.sign(y[:, later] - y[:, first])
+    return float(np.nanmean(signs))
 
 
 def dead_onset(dead: np.ndarray) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Annotated
 
 import typer
@@ -22,6 +24,7 @@ app = typer.Typer(
 def _print_version(wanted: bool) -> None:
     if wanted:
         from sparseae import __version__
+        from sparseae.cli import _console as console
 
         console.say(f"sparseae {__version__}")
         raise typer.Exit
@@ -41,6 +44,8 @@ def options(
 
 def main() -> None:
     """Run the command; a RequestError becomes one line on stderr and its exit status."""
+    from sparseae import paths
+    from sparseae.cli import _console as console
     from sparseae.errors import RequestError
 
     console.prepare()
@@ -51,7 +56,7 @@ def main() -> None:
     try:
         app()
     except RequestError as error:
-        console.complain(error)
+        console.complain(paths.in_public(str(error)))
         raise SystemExit(error.status) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -62,5 +67,7 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
-# Each registers its commands on `app`.
-from sparseae.cli import analysis, console, data, plan, run, schema, submit, theory  # noqa: E402, F401
+# Every file here registers its commands on `app`; an underscore marks what commands share.
+for _found in iter_modules(__path__):
+    if not _found.name.startswith("_"):
+        import_module(f"{__name__}.{_found.name}")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sparseae.cli import app, console
+from sparseae.cli import _console as console
+from sparseae.cli import app
 
 data_app = typer.Typer(help="The data sets: list them, fetch one.", no_args_is_help=True)
 app.add_typer(data_app, name="data")

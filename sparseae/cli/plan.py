@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sparseae.cli import app, console
-from sparseae.cli.source import Config, SetValues, sweep_of
+from sparseae.cli import _console as console
+from sparseae.cli import app
+from sparseae.cli._source import Config, SetValues, sweep_of
 
 
 @app.command()

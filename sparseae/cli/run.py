@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparseae import paths
-from sparseae.cli import app, console
-from sparseae.cli.source import Config, SetValues, sweep_of
+from sparseae.cli import _console as console
+from sparseae.cli import app
+from sparseae.cli._source import Config, SetValues, sweep_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,14 +46,13 @@ def run(
 ) -> None:
     """Train a sweep; run again, it goes on where it stopped."""
     import sparseae
-    from sparseae.cli.view import RunView
+    from sparseae.cli._view import RunView
     from sparseae.errors import RequestError
 
     if address and in_process:
         raise RequestError("--address and --in-process exclude each other")
     _require_lasting(results)
-    # A cluster stops its jobs so; Ctrl-C is what Tune and the runner know.
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     console.on_lost.append(
         lambda: console.complain("nobody reads what is printed any more; the sweep goes on")
     )
@@ -83,6 +83,16 @@ def run(
             "red",
         )
         raise typer.Exit(1)
+
+
+def _interrupt(*_: object) -> None:
+    """A cluster stops its jobs by SIGTERM; Ctrl-C is what Tune and the runner know.
+
+    Once is enough: the group of a job may get the signal more than once, and the last rows are
+    being written.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _require_lasting(results: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from sparseae.cli import app, console
+from sparseae.cli import _console as console
+from sparseae.cli import app
 
 
 @app.command()

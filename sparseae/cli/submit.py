@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparseae import paths
-from sparseae.cli import app, console
-from sparseae.cli.source import Config, SetValues, sweep_of
+from sparseae.cli import _console as console
+from sparseae.cli import app
+from sparseae.cli._source import Config, SetValues, sweep_of
 
 if TYPE_CHECKING:
     from sparseae.cluster.jobs import Jobs, SweepJob
@@ -83,8 +84,8 @@ def status(
         if far is not None:
             cells = [f"{far.trials:,}/{far.trials_total:,}", f"{far.epochs:,}/{far.epochs_total:,}"]
             cells.append(f"{far.share:.0%}")
-        rows.append([job.name, job.state, *cells, _clock(job.started)])
-    console.table([*columns, ("started", "left")], rows)
+        rows.append([job.name, job.state, *cells, _clock(job.started), job.owner])
+    console.table([*columns, ("started", "left"), ("owner", "left")], rows)
 
 
 @app.command()
@@ -132,6 +133,8 @@ def _print_one(jobs: Jobs, job: SweepJob) -> None:
 
     far = jobs.progress(job)
     console.say(f"{job.name}: {job.state}" + (f", {far}" if far else ""))
+    if job.owner:
+        console.say(f"submitted by {job.owner}")
     if job.started:
         end = job.ended or time.time()
         words = "for" if job.live else "took"

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparseae.cli import app, console
+from sparseae.cli import _console as console
+from sparseae.cli import app
 
 
 @app.command()

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import tempfile
 import threading
@@ -90,6 +91,10 @@ class Connection:
             raise RequestError(f"no Ray{where}: {self._reason(self._error)}") from None
         if self._error is not None:
             raise self._error
+        # Ray has put a handler below Python's that aborts; whoever set one before gets it back.
+        before = signal.getsignal(signal.SIGTERM)
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
     def _reason(self, error: BaseException) -> str:
         """What is wrong and, where that can be told, the variable that helps."""

@@ -5,11 +5,14 @@ All that comes from a cluster is HTTP, read as text and JSON; nothing is unpickl
 
 from __future__ import annotations
 
+import getpass
 import hashlib
+import ipaddress
 import logging
 import os
 import shlex
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from sparseae import paths
 from sparseae.errors import RequestError, last_line, nearest
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.progress import Progress
@@ -42,6 +46,12 @@ _STOP_SECONDS = 60
 _LOOK_SECONDS = 1.0
 
 _SWEEP, _CONFIG, _RESULTS = "sparseae.sweep", "sparseae.configuration", "sparseae.results"
+_OWNER = "sparseae.owner"
+
+_CLUSTERS_OWN = "the cluster's own place for results"
+
+#: What starts the sweep where it is to run, with that machine's own Python.
+_LAUNCHER = "launch.sh"
 
 _LIVE = (JobStatus.PENDING, JobStatus.RUNNING)
 
@@ -65,6 +75,7 @@ class SweepJob:
         message: Ray's, of how it ended.
         exit_code: of the run, once it has ended by itself.
         configuration: a hash of the sweep's configuration.
+        owner: who submitted it, as ``user@machine``.
     """
 
     name: str
@@ -76,6 +87,7 @@ class SweepJob:
     message: str
     exit_code: int | None
     configuration: str
+    owner: str
 
     @property
     def live(self) -> bool:
@@ -133,37 +145,49 @@ class Jobs:
             RequestError: also where another configuration of the sweep runs, or the sweep needs a
                 file that is not sent.
         """
+        if results and paths.has_secret(results):
+            raise RequestError(
+                f"--results {paths.public(results)}: holds a key, which the cluster would list "
+                "and log; give the machines a role that may write there, or the key in their "
+                "environment"
+            )
         digest = hashlib.sha256(sweep.text().encode()).hexdigest()[:16]
-        words = ["python", "-m", "sparseae", "run", "sweep.yaml"]
+        words = ["run", "sweep.yaml"]
         words += ["--results", results] if results else []
         words += ["--overwrite"] if overwrite else []
+        me = _owner()
         for _ in range(3):  # somebody may submit the same at the same moment
             known = self.every()
             for job in known:
                 if job.live and job.sweep == sweep.name:
-                    if job.results != (results or ""):
-                        where = job.results or "the cluster's own place for results"
-                        raise RequestError(
-                            f"{sweep.name} runs as {job.name} in {where}; stop it, or give this "
-                            "one another name: --set name=NAME"
-                        )
-                    if job.configuration != digest or overwrite:
-                        raise RequestError(
-                            f"{sweep.name} runs as {job.name}"
-                            + ("" if overwrite else " with another configuration")
-                            + f"; first: sparseae stop {job.name}"
-                        )
-                    return job, True
+                    same = job.results == (results or "") and job.configuration == digest
+                    if same and not overwrite:
+                        return job, True
+                    self._refuse(job, sweep, results, overwrite, mine=job.owner in ("", me))
             name = _free_name(sweep.name, {job.name for job in known})
-            metadata = {_SWEEP: sweep.name, _CONFIG: digest, _RESULTS: results or ""}
+            metadata = {_SWEEP: sweep.name, _CONFIG: digest, _RESULTS: results or "", _OWNER: me}
             if self._send(name, words, sweep, metadata):
                 return self._details(name), False
         raise RequestError(f"{sweep.name}: another submission is always quicker; try again")
 
+    def _refuse(
+        self, job: SweepJob, sweep: Sweep, results: str | None, overwrite: bool, mine: bool
+    ) -> NoReturn:
+        """Say why a sweep cannot run beside a live one of its name, and what helps."""
+        what = f"{sweep.name} runs as {job.name}" + ("" if mine else f", of {job.owner},")
+        rename = "give this one another name: --set name=NAME"
+        if job.results != (results or ""):
+            what += f" in {job.results or _CLUSTERS_OWN}"
+            advice = f"stop it, or {rename}" if mine else rename
+        else:
+            what += "" if overwrite else " with another configuration"
+            advice = f"first: sparseae stop {job.name}" if mine else rename
+        raise RequestError(f"{what}; {advice}")
+
     def plan(self, sweep: Sweep) -> str:
         """What `sparseae plan` prints on the cluster, which knows its machines best."""
         name = f"plan-{sweep.name}-{os.urandom(4).hex()}"
-        words = ["python", "-m", "sparseae", "plan", "sweep.yaml", "--address", "auto"]
+        words = ["plan", "sweep.yaml", "--address", "auto"]
         self._send(name, words, sweep, {})
         job = self._details(name)
         while job.live:
@@ -175,14 +199,14 @@ class Jobs:
         return log
 
     def _send(self, name: str, words: list[str], sweep: Sweep, metadata: dict[str, str]) -> bool:
-        """Start a command with the sweep's file beside it; False where that name is taken."""
+        """Start a command of ours with the sweep's file; False where the job's name is taken."""
         files = _own_files(sweep)
         with tempfile.TemporaryDirectory() as folder, self._answering():
             _collect(Path(folder), sweep.text(), files)
             try:
                 self._client.submit_job(
                     # exec: the signal that stops the job reaches the command itself.
-                    entrypoint="exec " + shlex.join(words),
+                    entrypoint=shlex.join(["exec", "sh", _LAUNCHER, *words]),
                     submission_id=name,
                     runtime_env={
                         "working_dir": folder,
@@ -276,15 +300,44 @@ class UnreachableError(RequestError):
 
 
 def _url(address: str) -> str:
+    """The dashboard's URL, over which the token may go: encrypted, or on this machine alone."""
     url = address if "://" in address else f"http://{address}"
     parts = urlsplit(url)
     try:
         sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         sound = False
-    if not sound:
-        raise RequestError(f"--address {address!r}: must be http://HOST:8265, of the dashboard")
+    if not sound or "@" in parts.netloc:
+        raise RequestError(
+            f"--address {paths.public(repr(address))}: must be http://HOST:8265, of the dashboard"
+        )
+    host = parts.hostname or ""
+    if _is_loopback(host):
+        # A proxy for the rest of the world would be sent the token.
+        for name in ("NO_PROXY", "no_proxy"):
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), host]))
+    elif parts.scheme == "http" and os.environ.get("RAY_AUTH_MODE") != "disabled":
+        raise RequestError(
+            f"--address {address!r}: would send the cluster's token unencrypted; use a tunnel to "
+            f"it (ray dashboard cluster/FILE.yaml, or ssh -NL 8265:127.0.0.1:8265 {host}) and "
+            "http://127.0.0.1:8265, or https (RAY_AUTH_MODE=disabled: the cluster has no token)"
+        )
     return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _owner() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def _sweep_job(details: JobDetails) -> SweepJob:
@@ -299,6 +352,7 @@ def _sweep_job(details: JobDetails) -> SweepJob:
         message=details.message or "",
         exit_code=details.driver_exit_code,
         configuration=metadata.get(_CONFIG, ""),
+        owner=metadata.get(_OWNER, ""),
     )
 
 
@@ -341,6 +395,7 @@ def _collect(folder: Path, configuration: str, files: list[str]) -> None:
     package = Path(sparseae.__file__).parent
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(package, folder / "sparseae", ignore=ignored)
+    shutil.copy(package / "cluster" / _LAUNCHER, folder)
     (folder / "sweep.yaml").write_text(configuration)
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

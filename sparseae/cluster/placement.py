@@ -128,15 +128,17 @@ def place(wanted: Resources, cluster: Cluster) -> Placement:
     largest = max((node.cpus for node in cluster.every), default=0.0)
     place_word = "this machine" if cluster.local else "the largest machine"
     with_gpu = [node for node in cluster.every if node.gpus]
-    # Machines with GPUs that nobody told of, as KubeRay's, may have as many CPUs as they like.
-    untold = wanted.gpu not in ("auto", 0) and not with_gpu and not cluster.local
+    # Machines that nobody but the user told of, as KubeRay's, may have as many CPUs as they like.
+    asked = wanted.gpu not in ("auto", 0) and not with_gpu
+    untold = (asked or wanted.workers != "auto") and not cluster.local
     if cpu > largest and not untold:
         hint = "" if largest else "; where machines are yet to come, give resources.gpu a number"
+        hint += "" if largest else " and resources.workers"
         raise RequestError(f"resources.cpu: {cpu:g} asked for, {place_word} has {largest:g}{hint}")
     if wanted.gpu == 0 or (wanted.gpu == "auto" and not with_gpu):
         workers = sum(node.trials(cpu, 0) for node in cluster.up)
         later = sum(node.trials(cpu, 0) for node in cluster.to_come)
-        return Placement(cpu, 0.0, 0, max(1, workers or later))
+        return Placement(cpu, 0.0, 0, _foretold(wanted, workers or later))
     fixed = wanted.gpu != "auto"
     gpu = float(wanted.gpu) if fixed else GPU_SHARE
     if gpu > 1 and gpu != int(gpu):
@@ -149,7 +151,7 @@ def place(wanted: Resources, cluster: Cluster) -> Placement:
     return Placement(
         cpu=cpu,
         gpu=gpu,
-        gpu_workers=max(1, sum(node.trials(cpu, gpu) for node in with_gpu)),
+        gpu_workers=_foretold(wanted, sum(node.trials(cpu, gpu) for node in with_gpu)),
         cpu_workers=0
         if fixed
         else sum(node.trials(cpu, 0) for node in cluster.up if not node.gpus),
@@ -157,6 +159,11 @@ def place(wanted: Resources, cluster: Cluster) -> Placement:
         waiting=not cluster.gpus_up,
         fixed=fixed,
     )
+
+
+def _foretold(wanted: Resources, told: int) -> int:
+    """How many Tune trials run at once: as the user says, or as the cluster tells."""
+    return max(1, told) if wanted.workers == "auto" else int(wanted.workers)
 
 
 class Dispatch:
@@ -221,7 +228,7 @@ def describe(placement: Placement, cluster: Cluster) -> str:
     up = f"{cluster.gpus_up:g} of {gpus:g} GPUs up" if cluster.to_come else f"{gpus:g} GPUs"
     text = f"{p.gpu_workers:,} at once on {up}, a share of {p.gpu:.2g} each"
     if not gpus:
-        text = f"none yet: they wait for a GPU, a share of {p.gpu:.2g} each"
+        text = f"none yet: {p.gpu_workers:,} wait for a GPU, a share of {p.gpu:.2g} each"
     return text + (f"; beside them {p.cpu_workers:,} on CPUs" if p.cpu_workers else "")
 
 

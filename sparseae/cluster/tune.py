@@ -28,7 +28,7 @@ from ray.tune.search import Searcher
 
 from sparseae.cluster.connection import Connection, blamed
 from sparseae.cluster.placement import Cluster, Dispatch, Placement, nodes_of, place
-from sparseae.cluster.watching import Metrics, trackers
+from sparseae.cluster.watching import Metrics
 from sparseae.errors import RequestError, last_line
 from sparseae.model.trial import AXES
 from sparseae.results.location import Location
@@ -50,6 +50,7 @@ class Shared:
     sweep: Sweep
     location: Location
     datasets: Mapping[Preparation, np.ndarray]
+    heldout: Mapping[Preparation, np.ndarray]
     routines: Choices
     tasks: _Packed
 
@@ -89,6 +90,7 @@ class StackTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         task, sweep = self._shared.tasks[config["piece"]], self._shared.sweep
         x = as_tensor(self._shared.datasets[task.preparation])
+        held = self._shared.heldout.get(task.preparation)
         routine = routine_of(self._shared.routines, task.trials[0], x.shape[1])
         self._unreported: list[dict[str, Any]] = []
         self._trouble, self._warning = self._warning, ""  # of the device once, not in every trial
@@ -103,6 +105,7 @@ class StackTrainable(tune.Trainable):
                 routine,
                 theory=sweep.theory,
                 tf32=sweep.tf32,
+                heldout=None if held is None else as_tensor(held),
             )
             if task.checkpoints:
                 self._load(task.checkpoints)
@@ -340,7 +343,10 @@ class _Reports(Callback):
 
 
 def param_space(sweep: Sweep) -> dict[str, Any]:
-    """Every axis for Tune: a grid search over the free ones, a list for the stacked ones."""
+    """The axes as Tune writes them down: a grid of the free ones, a list of the stacked ones.
+
+    Tune does not search it: `_Pieces` gives it the trials.
+    """
     return {
         axis: list(values) if axis in sweep.stack else tune.grid_search(list(values))
         for axis, values in sweep.space.items()
@@ -359,10 +365,9 @@ def _config(task: Task, sweep: Sweep) -> dict[str, Any]:
 
 def execute(job: Job, connection: Connection) -> None:
     """Train the tasks of a job with the Ray of a connection."""
-    watching = trackers(job.sweep)
     connection.wait()
     try:
-        _fit(job, connection, watching)
+        _fit(job, connection)
     except (ValueError, TypeError) as error:
         if reason := blamed(last_line(error)):
             raise RequestError(f"Ray Tune: {reason}") from None
@@ -404,13 +409,13 @@ def _to_come(alive: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, float],
     ]
 
 
-def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None:
+def _fit(job: Job, connection: Connection) -> None:
     sweep = job.sweep
     placement = place(sweep.resources, _cluster(connection))
     tasks = job.tasks(placement.workers, gpu=placement.gpu_workers > 0)
     if placement.waiting:
         job.recorder.note("no GPU is up yet: the Tune trials wait for one")
-    shared = Shared(sweep, job.location, job.datasets, job.routines, _Packed(tasks))
+    shared = Shared(sweep, job.location, job.datasets, job.heldout, job.routines, _Packed(tasks))
     trainable = tune.with_resources(
         tune.with_parameters(StackTrainable, shared=shared),
         resources=lambda config: tune.PlacementGroupFactory([config["resources"]]),
@@ -422,10 +427,8 @@ def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None
         "TUNE_MAX_PENDING_TRIALS_PG", str(max(16, placement.gpu_workers + placement.cpu_workers))
     )
     # A snapshot of the experiment holds every trial and grows with the sweep; we go on from the
-    # results and the checkpoints, so one at the beginning and one at the end are enough. But
-    # TensorBoard's files reach the results only with one.
-    seconds = 60 if "tensorboard" in sweep.watch else 10**9
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(seconds)
+    # results and the checkpoints, so one at the beginning and one at the end are enough.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)
     filesystem = None if job.location.is_local else job.location.filesystem
     tuner = tune.Tuner(
         trainable,
@@ -447,7 +450,6 @@ def _fit(job: Job, connection: Connection, watching: Sequence[Callback]) -> None
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=[
                 Metrics(sweep.name, tasks),
-                *watching,
                 # Last what takes the rows out of a report.
                 _Reports(tasks, job.recorder, sweep.keep_checkpoints),
             ],

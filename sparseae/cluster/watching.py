@@ -1,4 +1,4 @@
-"""Watching a sweep from elsewhere: Ray's metrics always, other trackers where they are named.
+"""Watching a sweep from elsewhere: its totals as Ray's metrics.
 
 Ray's metrics reach Prometheus and Grafana (https://docs.ray.io: "Collecting metrics"). There
 they are called as here; Ray puts ``ray_`` before the names in the code:
@@ -13,22 +13,16 @@ they are called as here; Ray puts ``ray_`` before the names in the code:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
 from typing import Any
 
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.util.metrics import Counter, Gauge
 
-from sparseae.errors import RequestError, last_line
-from sparseae.sweep.config import Sweep
 from sparseae.sweep.job import Task
 
 _TAGS = ("sweep", "model", "activation", "constraint", "dataset")
-
-#: Of what a Tune trial reports, what is not for a tracker.
-_INTERNAL = ["rows", "units", "members"]
 
 
 class Metrics(Callback):
@@ -69,55 +63,3 @@ class Metrics(Callback):
     ) -> None:
         task, tags = self._of(trial)
         self._finished.inc(len(task.trials), tags)
-
-
-def trackers(sweep: Sweep) -> list[Callback]:
-    """Tune's own integrations that the configuration names under ``watch``.
-
-    Raises:
-        RequestError: where one of them is not installed, or refuses: no key, no server.
-    """
-    return [_ready(name, sweep) for name in sweep.watch]
-
-
-def _ready(name: str, sweep: Sweep) -> Callback:
-    if name in _PACKAGES and find_spec(name) is None:
-        raise RequestError(
-            f"watch: {name} is not installed where the sweep runs: pip install 'sparseae[{name}]'"
-        )
-    tracker = _TRACKERS[name](sweep)
-    try:
-        tracker.setup()  # Tune does it too, when a refusal would be a traceback in the run
-    except Exception as error:  # whatever the tracker's own library raises
-        raise RequestError(f"watch: {name}: {last_line(error)}") from None
-    return tracker
-
-
-def _tensorboard(sweep: Sweep) -> Callback:
-    from ray.tune.logger import TBXLoggerCallback
-
-    return TBXLoggerCallback()
-
-
-def _mlflow(sweep: Sweep) -> Callback:
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-    # Where it is follows MLFLOW_TRACKING_URI, as everywhere with MLflow.
-    return MLflowLoggerCallback(experiment_name=sweep.name)
-
-
-def _wandb(sweep: Sweep) -> Callback:
-    from ray.air.integrations.wandb import WandbLoggerCallback
-
-    # The key follows WANDB_API_KEY or `wandb login`: it is in no configuration.
-    return WandbLoggerCallback(project=sweep.name, excludes=_INTERNAL)
-
-
-#: Trackers that are packages of their own, optional extras of ours.
-_PACKAGES = ("mlflow", "wandb")
-
-_TRACKERS: dict[str, Callable[[Sweep], Callback]] = {
-    "tensorboard": _tensorboard,
-    "mlflow": _mlflow,
-    "wandb": _wandb,
-}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from sparseae.data.cifar10 import CIFAR10
-from sparseae.data.dataset import SOURCES, Dataset, Source
+from sparseae.data.dataset import SOURCES, Dataset, Source, held_out
 from sparseae.data.digits import Digits
 from sparseae.data.gaussian import Gaussian
 from sparseae.data.matrix import Matrix
@@ -59,13 +59,19 @@ def check(name: str) -> None:
     source(name).check()
 
 
-def shape(name: str, *, samples: int, gaussian_inputs: int = 64) -> tuple[int, int]:
-    """(samples used, inputs) of a data set, without preparing it.
+def shape(
+    name: str, *, samples: int, gaussian_inputs: int = 64, holdout: float = 0.0
+) -> tuple[int, int]:
+    """(samples trained on, inputs) of a data set, without preparing it.
 
     Raises:
         RequestError: if it cannot be had in this shape.
     """
-    return source(name).shape(samples, gaussian_inputs)
+    used, inputs = source(name).shape(samples, gaussian_inputs)
+    if holdout:
+        used -= held_out(used, holdout, name)
+        source(name).shape(used, gaussian_inputs)  # too few to be white
+    return used, inputs
 
 
 def prepare(
@@ -75,6 +81,7 @@ def prepare(
     whiten: bool = False,
     data_seed: int = 0,
     gaussian_inputs: int = 64,
+    holdout: float = 0.0,
 ) -> Dataset:
     """Load and prepare a data set.
 
@@ -84,6 +91,8 @@ def prepare(
         whiten: ZCA after standardization, so that Assumption 1 holds.
         data_seed: of patch positions, random subsets and the gaussian data.
         gaussian_inputs: dimensions of the data set ``gaussian``.
+        holdout: share of the samples to hold out; 0 holds out none, and a data set with a test set
+            of its own is measured on that.
 
     Raises:
         RequestError: in one line that names the file and what is wrong with it.
@@ -91,5 +100,9 @@ def prepare(
     if samples < 1:
         raise RequestError(f"{name}: samples {samples}: must be 1 or more")
     return source(name).prepare(
-        samples, whiten=whiten, data_seed=data_seed, gaussian_inputs=gaussian_inputs
+        samples,
+        whiten=whiten,
+        data_seed=data_seed,
+        gaussian_inputs=gaussian_inputs,
+        holdout=holdout,
     )

@@ -12,6 +12,7 @@ from sparseae.errors import RequestError
 
 _FOLDER = "cifar-10-batches-bin"
 _BATCHES = [f"{_FOLDER}/data_batch_{i}.bin" for i in range(1, 6)]
+_TEST = "test_batch.bin"
 _URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 _CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"
 #: A label, then 1,024 red, green and blue bytes.
@@ -56,6 +57,11 @@ class CIFAR10(Source):
             },
             image_shape=(8, 8, 3),
         )
+
+    def test_set(self, most: int, data_seed: int) -> np.ndarray | None:
+        """Patches of the test images, where their batch lies beside the others."""
+        file = self._files()[0].with_name(_TEST)
+        return patches(read_batch(file), most, data_seed) if file.is_file() else None
 
 
 def read_batch(path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,12 @@ WHITENING_FLOOR = 1e-12
 _BLOCK = 1024
 #: Inputs up to which `assumption1` forms the covariance: a second at mnist's 784.
 _LARGEST_COVARIANCE = 4096
+#: Of a data set's own test set one sample is measured for so many trained on: as measuring all
+#: training samples takes a quarter of an epoch, it takes some 3 % of one.
+TEST_SHARE = 10
+
+#: Brings samples (N, n) of any real type into the scale of those it was made from, as float32.
+Scaling = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +42,8 @@ class Dataset:
         description: one line for people.
         details: for the provenance.
         image_shape: (height, width) or (height, width, channels) where a sample is an image.
+        heldout: samples that are measured and never trained on, (M, n) float32, prepared with the
+            statistics of ``x``; None where there are none.
     """
 
     name: str
@@ -44,6 +52,7 @@ class Dataset:
     description: str
     details: dict[str, Any] = field(default_factory=dict)
     image_shape: tuple[int, ...] | None = None
+    heldout: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +98,20 @@ class Source(ABC):
     def load(self, samples: int, data_seed: int, gaussian_inputs: int) -> Raw:
         """At most ``samples`` samples. Nothing depends on a trial's seed."""
 
+    def test_set(self, most: int, data_seed: int) -> np.ndarray | None:
+        """At most ``most`` samples of its own test set, raw; None where it has none here."""
+        return None
+
     def prepare(
-        self, samples: int, *, whiten: bool, data_seed: int, gaussian_inputs: int
+        self,
+        samples: int,
+        *,
+        whiten: bool,
+        data_seed: int,
+        gaussian_inputs: int,
+        holdout: float = 0.0,
     ) -> Dataset:
-        """Load and standardize, then whiten where asked.
+        """Load, hold samples out, standardize, then whiten where asked.
 
         Raises:
             RequestError: also where this machine has no memory for it.
@@ -106,7 +125,7 @@ class Source(ABC):
                 f"memory, and {free / 1e9:,.0f} GB are free: take fewer samples or inputs"
             )
         try:
-            return self._prepared(samples, whiten, data_seed, gaussian_inputs)
+            return self._prepared(samples, whiten, data_seed, gaussian_inputs, holdout)
         except MemoryError as error:
             reason = " ".join(str(error).split())
             raise RequestError(
@@ -125,22 +144,40 @@ class Source(ABC):
         return 12 * rows * inputs + whitening
 
     def _prepared(
-        self, samples: int, whiten: bool, data_seed: int, gaussian_inputs: int
+        self, samples: int, whiten: bool, data_seed: int, gaussian_inputs: int, holdout: float
     ) -> Dataset:
         raw = self.load(samples, data_seed, gaussian_inputs)
-        x = self.scaled(raw.x)
+        x, description, details = raw.x, raw.description, dict(raw.details)
+        if holdout:
+            x, held = split(x, held_out(len(x), holdout, self.name), data_seed)
+        else:
+            held = self.test_set(max(1, len(x) // TEST_SHARE), data_seed)
+        scale = self.scaling(x, white=not holdout)
+        x = scale(x)
         if not x.any():
             raise RequestError(f"{raw.description}: no input varies, there is nothing to learn")
-        description = raw.description
+        held = None if held is None else scale(held)
         if whiten:
-            x = whitened(x)
+            scale = whitening(x)
+            x, held = scale(x), None if held is None else scale(held)
             description += ", whitened"
-        details = raw.details | {"assumption1": assumption1(x)}
-        return Dataset(self.name, x, fingerprint(x), description, details, raw.image_shape)
+        details |= {"assumption1": assumption1(x)}
+        if raw.image_shape:
+            details["image_shape"] = list(raw.image_shape)
+        if held is not None:
+            details["heldout"] = {"samples": len(held), "fingerprint": fingerprint(held)}
+        if holdout:
+            description += f", {len(held)} held out" if held is not None else ""
+        return Dataset(self.name, x, fingerprint(x), description, details, raw.image_shape, held)
 
-    def scaled(self, x: np.ndarray) -> np.ndarray:
-        """The samples in the scale that they are trained in, (N, n) float32."""
-        return standardized(x, self.soften)
+    def scaling(self, x: np.ndarray, *, white: bool) -> Scaling:
+        """What brings samples into the scale that they are trained in, from those trained on.
+
+        Args:
+            x: all samples that are trained on, (N, n).
+            white: whether they are as `load` gave them, none held out.
+        """
+        return standardization(x, self.soften)
 
 
 #: Every named data set.
@@ -171,11 +208,35 @@ def _lines(file: str) -> list[str]:
         return []
 
 
+def held_out(samples: int, share: float, name: str) -> int:
+    """How many of the samples a share holds out.
+
+    Raises:
+        RequestError: if fewer than one is held out, or fewer than two are left to train on.
+    """
+    count = round(share * samples)
+    if count < 1 or samples - count < 2:
+        raise RequestError(f"holdout {share:g} of {samples:,} samples of {name}: leaves too few")
+    return count
+
+
+def split(x: np.ndarray, count: int, data_seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The samples that are trained on, in their order, and ``count`` random ones held out."""
+    chosen = np.zeros(len(x), bool)
+    chosen[np.random.default_rng([data_seed, 1]).permutation(len(x))[:count]] = True
+    return x[~chosen], x[chosen]
+
+
 def standardized(x: np.ndarray, soften: float = 0.0) -> np.ndarray:
+    """``x`` by its own `standardization`."""
+    return standardization(x, soften)(x)
+
+
+def standardization(x: np.ndarray, soften: float = 0.0) -> Scaling:
     """Per input: subtract the mean, divide by (standard deviation + soften).
 
-    Mean and (population) standard deviation are taken over the samples, in float64. A constant
-    input becomes 0. ``x`` is (N, n) of any real type; the result is float32.
+    Mean and (population) standard deviation are taken over the samples ``x`` (N, n) of any real
+    type, in float64. A constant input becomes 0.
     """
     # Relative to the first sample a constant input is exactly 0, where its mean would be off by
     # rounding; and an input far from 0 keeps its digits.
@@ -186,19 +247,21 @@ def standardized(x: np.ndarray, soften: float = 0.0) -> np.ndarray:
     deviation = np.sqrt(variance)
     constant = deviation == 0
     scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation + soften))
-    out = np.empty(x.shape, np.float32)
-    for rows, block in _blocks(x, center):
-        out[rows] = block * scale
-    return out
+    return _scaling(center, lambda block: block * scale)
 
 
 def whitened(x: np.ndarray, floor: float = WHITENING_FLOOR) -> np.ndarray:
+    """``x`` by its own `whitening`."""
+    return whitening(x, floor)(x)
+
+
+def whitening(x: np.ndarray, floor: float = WHITENING_FLOOR) -> Scaling:
     """ZCA: zero mean and unit covariance (Assumption 1), as near to the samples as can be.
 
     With C = U diag(v) U^T the covariance of the N samples (over N, not N - 1), the result is
     (x - mean) U diag(1 / sqrt(v)) U^T, computed in float64. Directions whose variance is at most
     ``floor`` times the largest become 0: there the covariance is 0, not 1. ``x`` is (N, n) of any
-    real type; the result is float32.
+    real type.
     """
     zero = np.zeros(x.shape[1])
     mean = sum(block.sum(0) for _, block in _blocks(x, zero)) / x.shape[0]
@@ -207,10 +270,19 @@ def whitened(x: np.ndarray, floor: float = WHITENING_FLOOR) -> np.ndarray:
     kept = variances > floor * variances[-1]
     basis = directions[:, kept]
     transform = (basis / np.sqrt(variances[kept])) @ basis.T
-    out = np.empty(x.shape, np.float32)
-    for rows, block in _blocks(x, mean):
-        out[rows] = block @ transform
-    return out
+    return _scaling(mean, lambda block: block @ transform)
+
+
+def _scaling(center: np.ndarray, transform: Scaling) -> Scaling:
+    """Samples (N, n) of any real type to transform(x - center), float32, block by block."""
+
+    def scaled(x: np.ndarray) -> np.ndarray:
+        out = np.empty(x.shape, np.float32)
+        for rows, block in _blocks(x, center):
+            out[rows] = transform(block)
+        return out
+
+    return scaled
 
 
 def _blocks(x: np.ndarray, center: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

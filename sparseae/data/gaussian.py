@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseae.data.dataset import Raw, Source, whitened
+from sparseae.data.dataset import Raw, Scaling, Source, whitened, whitening
 from sparseae.errors import RequestError
 
 
@@ -29,6 +29,6 @@ class Gaussian(Source):
         x = whitened(np.random.default_rng(data_seed).standard_normal(shape), floor=0)
         return Raw(x, f"gaussian: {samples:,} samples of {gaussian_inputs} dimensions")
 
-    def scaled(self, x: np.ndarray) -> np.ndarray:
-        # White already, exactly; rounding once more would not improve it.
-        return x
+    def scaling(self, x: np.ndarray, *, white: bool) -> Scaling:
+        # White already, exactly, where none is held out; rounding once more would not improve it.
+        return (lambda x: x) if white else whitening(x, floor=0)

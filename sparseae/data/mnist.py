@@ -12,8 +12,11 @@ from sparseae.data.dataset import Raw, Source
 from sparseae.errors import RequestError
 
 _FILE = "train-images-idx3-ubyte"
+_TEST = "t10k-images-idx3-ubyte"
 _URL = f"https://ossci-datasets.s3.amazonaws.com/mnist/{_FILE}.gz"
+_TEST_URL = f"https://ossci-datasets.s3.amazonaws.com/mnist/{_TEST}.gz"
 _CHECKSUM = "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873"
+_TEST_CHECKSUM = "md5:9fb629c4189551a2d022fa330f9573f3"
 _IMAGES = 60_000
 #: The paper trains on the first 50,000 of the training images.
 _TRAINING = 50_000
@@ -36,6 +39,7 @@ class MNIST(Source):
 
     def fetch(self) -> str:
         if not self._files():
+            files.download(self.name, _TEST_URL, _TEST_CHECKSUM)
             files.download(self.name, _URL, _CHECKSUM)
         return self.where()
 
@@ -54,6 +58,14 @@ class MNIST(Source):
             {"images": images.shape[0], "files": path.name},
             image_shape=(28, 28),
         )
+
+    def test_set(self, most: int, data_seed: int) -> np.ndarray | None:
+        """The first of the 10,000 test images, where their file lies beside the others."""
+        folder = self._files()[0].parent
+        for file in (folder / f"{_TEST}.gz", folder / _TEST):
+            if file.is_file():
+                return read_idx_images(file)[:most].reshape(-1, 784)
+        return None
 
 
 def read_idx_images(path: Path) -> np.ndarray:

@@ -8,9 +8,9 @@ there is one pass through the hidden units and one through the weights.
 
 The machine's C compiler makes the loops once, in a second, into the user's cache. Where
 there is none the step is made of torch's operations, which round differently: a sweep records which
-it had (`sparseae.engine.torch`). The bits do not depend on the compiler or the processor.
+it had (`sparseae.engine.choice`). The bits do not depend on the compiler or the processor.
 
-Shapes as in `sparseae.model.objective`, of one member. All tensors are of one type, on the CPU, and
+Shapes of one member, as in `sparseae.engine.products`. All tensors are of one type, on the CPU, and
 contiguous, but hidden units, (rows, m), which are views of (m, rows): see `turned`.
 """
 
@@ -19,21 +19,32 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
+import math
 import os
 import platform
 import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparseae.engine.minibatches import Run
+from sparseae.engine.products import Routine
+from sparseae.engine.step import Backend, Members, Problem, Step
+from sparseae.engine.torch import Update
 from sparseae.errors import first_line
+from sparseae.model.activations import Gate, Polynomial
+from sparseae.model.coefficients import PerMember
+from sparseae.model.forms import Corrupted, NoPenalty, OfMean, OfSlope
+from sparseae.model.objective import Gradient
 
 _SOURCE = Path(__file__).with_name("step.c")
 
@@ -57,11 +68,6 @@ _TYPES = {
 _PATIENCE = 60.0
 
 
-#: s' as a function of h: the coefficients of 1, h and h^2; or `GATE`, 1 where h is not 0, else 0.
-Slope = tuple[float, float, float] | str
-GATE = "gate"
-
-
 #: What rows are padded to in the C.
 _LANES = 16
 
@@ -72,8 +78,8 @@ def turned(like: Tensor, rows: int, m: int) -> Tensor:
     return like.new_empty(m * rows + _LANES)[: m * rows].view(m, rows).t()
 
 
-class Compiled:
-    """The step for one type of number; its products: `sparseae.engine.torch.Routine`."""
+class Compiled(Routine):
+    """The functions of `step.c` for one type of number; those of `Routine` among them."""
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         *_, number = _TYPES[dtype]
@@ -131,9 +137,13 @@ class Compiled:
         )
         return V
 
-    def products(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> None:
+    def accumulate(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> None:
         """The same: `gradient` leaves nothing to be added."""
         self.gradient(A, X, V, momentum)
+
+    def hidden(self, like: Tensor, rows: int, m: int) -> Tensor:
+        """Room for hidden units, (rows, m), as `encode` leaves them."""
+        return turned(like, rows, m)
 
     @staticmethod
     def _room(W: Tensor, lines: int) -> Tensor | None:
@@ -163,7 +173,12 @@ class Compiled:
         )  # fmt: skip
 
     def backward(
-        self, dh: Tensor, h: Tensor, slope: Slope, out: Tensor, bend: float | Tensor = 0.0
+        self,
+        dh: Tensor,
+        h: Tensor,
+        slope: Polynomial | Gate,
+        out: Tensor,
+        bend: float | Tensor = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """da = (dh + bend_j ds'/dh s') s'; the sums over the rows of da and of s'^2, (m,) each.
 
@@ -176,10 +191,11 @@ class Compiled:
         rows, m = h.shape
         db, total = h.new_empty(2, m)
         several = isinstance(bend, Tensor)
-        gate = slope == GATE
+        polynomial = None if isinstance(slope, Gate) else slope
+        numbers = (0.0, 0.0, 0.0) if polynomial is None else astuple(polynomial)
         self._backward(
             dh.data_ptr(), h.data_ptr(), out.data_ptr(), db.data_ptr(), total.data_ptr(), rows, m,
-            gate, *((0.0, 0.0, 0.0) if gate else slope), 0.0 if several else bend,
+            polynomial is None, *numbers, 0.0 if several else bend,
             bend.data_ptr() if several else None,
         )  # fmt: skip
         return db, total
@@ -293,7 +309,7 @@ def _right(found: Compiled, dtype: torch.dtype) -> bool:
         A, r = W.new_empty(m, 2 * rows, dtype=dtype), torch.empty_like(x, dtype=dtype)
         h = c.encode(typed(x), own[0], own[2])
         c.residual(h, own[0], typed(x), 0.5, r)
-        db, total = c.backward(typed(dh), h, (0.5, 1.0, -1.0), A, typed(bend))
+        db, total = c.backward(typed(dh), h, Polynomial(0.5, 1.0, -1.0), A, typed(bend))
         c.gradient(A, typed(X), own[1], 0.9)
         c.update(*own, products=None, factors=typed(k), db=db, momentum=0.9,
                  learning_rate=0.01, norms=(1.0, 1.0))  # fmt: skip
@@ -303,3 +319,144 @@ def _right(found: Compiled, dtype: torch.dtype) -> bool:
         (one.double() - exact).abs().max() <= 1000 * torch.finfo(dtype).eps * exact.abs().max()
         for one, exact in zip(step(found), step(None), strict=True)
     )
+
+
+class CBackend(Backend):
+    """Steps in C, of members that step one after the other on a CPU."""
+
+    name = "c"
+
+    def missing(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        if device.type != "cpu":
+            return f"it is not for {device.type}"
+        return None if compiled(dtype) else "no C compiler, or no AVX2"
+
+    def refuses(self, problem: Problem) -> str | None:
+        model, s = problem.model, problem.activation
+        penalty = model.penalty
+        if problem.together > 1:
+            return "it steps one member at a time"
+        if not model.declared:
+            return f"{model.name} is of no form that it knows"
+        if s.slope_in_h is None:
+            return f"the slope of {s.name} is no polynomial of h"
+        if type(penalty) not in (NoPenalty, OfMean, OfSlope):
+            return f"{model.name}'s penalty is of no form that it knows"
+        if isinstance(penalty, OfSlope) and penalty.q != 2 and not s.piecewise_linear:
+            return f"it knows the square of a slope, not the power {penalty.q}"
+        return None
+
+    def build(self, problem: Problem, groups: Sequence[Members], variant: str) -> list[Step]:
+        found = compiled(problem.dtype)
+        assert found is not None
+        shared: dict[int, _Buffers] = {}
+        return [CStep(problem, group, found, shared) for group in groups]
+
+
+def updating(problem: Problem, found: Compiled, products: Routine, members: Members) -> Update:
+    """SGD with momentum in C, after products of any routine, of a member alone."""
+    constraint, c = problem.constraint, members.coefficients
+    momentum, with_bias = problem.training.momentum, problem.training.encoder_bias
+    W, V, b, vb = members.W[0], members.V[0], members.b[0], members.vb[0]
+    decay, norms = constraint.decay(c), constraint.norms(c)
+    low, high = (0.0, math.inf) if norms is None else norms
+    bounds, learning_rate = (_number(low), _number(high)), c.learning_rate.number
+
+    def update(A: Tensor | None, X: Tensor | None, g: Gradient) -> None:
+        made = None
+        if A is None or X is None:
+            V.mul_(momentum)
+        else:
+            made = products.accumulate(A, X, V, momentum)
+        gradient = V if made is None else made
+        if g.dense is not None:
+            gradient.add_(g.dense[0])
+        if decay is not None:
+            decay.plus(gradient, W, out=gradient)
+        found.update(
+            W, V, b, vb, products=made,
+            factors=None if g.row_factors is None else g.row_factors.squeeze(0),
+            db=g.db if with_bias else None, momentum=momentum, learning_rate=learning_rate,
+            norms=bounds,
+        )  # fmt: skip
+        if norms is None:
+            constraint.project(members.W, c)
+
+    return update
+
+
+def _number(value: PerMember | float) -> float:
+    return value.number if isinstance(value, PerMember) else value
+
+
+class _Buffers:
+    """The matrices of a step: A = [da; h]^T (m, 2 R), X = [x; dy] (2 R, n), a and dh (R, m)."""
+
+    def __init__(self, W: Tensor, rows: int) -> None:
+        m, n = W.shape
+        self.A, self.X = W.new_zeros(m, 2 * rows), W.new_zeros(2 * rows, n)
+        self.a, self.dh = turned(W, rows, m), turned(W, rows, m)
+        self.x, self.dy = self.X.split(rows)
+        #: dy as a row and as a column.
+        self.row = self.dy.view(1, -1)
+        self.column = self.row.t()
+
+
+class CStep(Step):
+    """Steps of a member alone."""
+
+    def __init__(
+        self, problem: Problem, members: Members, found: Compiled, buffers: dict[int, _Buffers]
+    ) -> None:
+        self._problem, self._c, self._buffers = problem, found, buffers
+        self._update = updating(problem, found, found, members)
+        self._seed, self._numbers = members.seeds[0], members.coefficients
+        self._W, self._b, self._probe = members.W[0], members.b[0], members.probe[0]
+        self._net = members.network(problem.constraint.unit_rows)
+        penalty = problem.model.penalty
+        self._corrupted = isinstance(problem.model.encoder_input, Corrupted)
+        self._mean = penalty if isinstance(penalty, OfMean) else None
+        self._slope = penalty if isinstance(penalty, OfSlope) else None
+
+    def run(self, run: Run) -> None:
+        noise = repeat(None)
+        if run.eps is not None and self._corrupted:
+            noise = run.eps[:, self._seed].unbind()
+        for x, eps in zip(run.x[:, self._seed].unbind(), noise, strict=False):
+            self._step(x, eps)
+
+    def _step(self, x: Tensor, eps: Tensor | None) -> None:
+        """One step on x (B, n) with noise eps (K, B, n)."""
+        c, s, numbers, W = self._c, self._problem.activation, self._numbers, self._W
+        slope = s.slope_in_h
+        assert slope is not None
+        if eps is not None:
+            x = x.unsqueeze(0).expand_as(eps).flatten(0, 1)
+        rows = x.shape[0]
+        if rows not in self._buffers:
+            self._buffers[rows] = _Buffers(W, rows)
+        buffers = self._buffers[rows]
+        if eps is None:
+            buffers.x.copy_(x)
+        else:
+            numbers.sigma.plus(x, eps.flatten(0, 1), out=buffers.x)
+        a = c.encode(buffers.x, W, self._b, buffers.a)
+        h = s.value(a, out=a)
+        if h is not a:
+            h = a.copy_(h)
+        c.residual(h, W, x, 2 / rows, buffers.dy)
+        offset = factors = None
+        if self._mean is not None:
+            offset = self._mean.offset_of(h.mean(0).unsqueeze(0), rows, numbers).squeeze(0)
+        dh = c.encode(buffers.dy, W, offset, buffers.dh)
+        if self._slope is not None:
+            norms = self._net.row_norms()
+            added: float | Tensor = numbers.lam.number * self._slope.q / rows
+            if norms is not None:
+                added = norms[0].pow(self._slope.p).mul_(added)
+            db, total = c.backward(dh, h, slope, buffers.A, added)
+            factors = self._slope.row_factors(total.unsqueeze(0), norms, rows, numbers)
+        else:
+            db, _ = c.backward(dh, h, slope, buffers.A)
+        self._update(buffers.A, buffers.X, Gradient((), db, buffers.dy, factors))
+        self._probe.addmm_(buffers.row, buffers.column)

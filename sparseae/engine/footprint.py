@@ -1,25 +1,36 @@
-"""The memory of a stack on a GPU, from the sizes of all its tensors.
+"""What a stack costs, found by stepping it on tensors that have sizes and no contents ("meta").
 
-What an epoch allocates is the sum of what lives throughout and the larger of what a step and a
-measurement add; torch takes more of the card: see `Footprint.reserved`. The terms of the theory
-(`sparseae.theory.terms`) are not counted.
+Nothing is counted by hand: a model, an activation or a constraint costs what its own operations
+allocate and multiply. The terms of the theory (`sparseae.theory.terms`) are not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
-from sparseae.engine.stack import BATCHED_MEASURE_ROWS, measured_numbers, measured_together
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.objective import OBJECTIVES
-from sparseae.model.trial import Trial
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-_FLOAT32, _FLOAT64, _INT64 = 4, 8, 8
+from sparseae.engine.allocations import Allocations
+from sparseae.engine.minibatches import Run
+from sparseae.engine.stack import Stack
+from sparseae.model import ACTIVATIONS, MODELS
+from sparseae.model.coefficients import Coefficients
+from sparseae.model.network import Network
+from sparseae.model.trial import Training, Trial
+
+_FLOAT32, _INT64 = 4, 8
 
 #: The GEMMs' workspaces: cuBLAS and cuBLASLt on two streams, 32 MiB each on an H100 by torch's
 #: documentation; not measured.
 _WORKSPACES = 128 << 20
+
+#: Samples of which a stack's memory is found; of more, the data alone grow.
+_TRACED = 1000
 
 
 @dataclass(frozen=True)
@@ -51,36 +62,103 @@ class Footprint:
         return _WORKSPACES + self.lasting + 2 * self.step + self.measuring
 
 
-def footprint(trials: Sequence[Trial], samples: int, inputs: int) -> Footprint:
-    """The memory of a stack on data of shape (samples, inputs), all members stepping at once."""
-    t, size = trials[0].training, len(trials)
-    model = OBJECTIVES[trials[0].model]
-    objective, activation = model(t), ACTIVATIONS[trials[0].activation]()
-    seeds = len({trial.seed for trial in trials})
-    n, m, batch = inputs, t.hidden_units, min(t.batch_size, samples)
-    copies = objective.copies(t)
+def footprint(
+    trials: Sequence[Trial], samples: int, inputs: int, *, together: int | None = None
+) -> Footprint:
+    """The memory of a stack on data of shape (samples, inputs), its members ``together`` or all."""
+    kind = (trials[0].model, trials[0].activation, trials[0].constraint)
+    seeds = tuple(sorted({trial.seed for trial in trials}).index(t.seed) for t in trials)
+    t = _shape(trials[0].training)
+    try:
+        return _footprint(kind, t, seeds, samples, inputs, together or len(trials))
+    except RuntimeError:  # a size that overflows, which fits no machine
+        rows = MODELS[kind[0]](t).encoder_input.rows * t.batch_size
+        numbers = 2 * len(trials) * t.hidden_units * inputs + rows * (t.hidden_units + inputs)
+        return Footprint(lasting=_FLOAT32 * numbers, step=0, measuring=0)
 
-    parameters = 2 * size * (m * n + m)
-    rows = copies * (batch + samples % batch)
-    buffers = size * (objective.pairs * (m + n) + 2 * m) * rows
-    lasting = (
-        _FLOAT32 * (samples * n + parameters + buffers)
-        + _INT64 * seeds * samples
-        + _FLOAT64 * size * m * (6 + objective.moments_a_unit)
-    )
 
-    # A minibatch and its noise, a seed and, where the members' seeds differ, a member.
-    drawn = t.corruptions if objective.stochastic else 0
-    gathered = (seeds + (size if seeds > 1 else 0)) * (1 + drawn) * batch * n
-    matrices = objective.step_temporaries * batch * copies * m
-    step = gathered + size * (matrices + objective.unit_matrices * m * (m + n))
-
-    together = min(size, measured_together(objective, activation, m, n))
-    at_once = min(BATCHED_MEASURE_ROWS, samples)
-    chunk = measured_numbers(objective, activation, m, n, at_once)
-    doubled = 2 * m * n  # the weights in float64
+@lru_cache(maxsize=1024)
+def _footprint(
+    kind: tuple[str, str, str], training: Training, seeds: tuple[int, ...], samples: int,
+    inputs: int, together: int,
+) -> Footprint:  # fmt: skip
+    model, activation, constraint = kind
+    # Different sigma2, as of the members of a stack: a number that all share is not a tensor.
+    trials = [
+        Trial(model=model, activation=activation, constraint=constraint, dataset="", seed=seed,
+              sigma2=0.01 * i, training=training)
+        for i, seed in enumerate(seeds)
+    ]  # fmt: skip
+    batch = min(training.batch_size, samples)
+    traced = min(samples, max(batch, _TRACED // batch * batch) + samples % batch)
+    x = torch.empty(traced, inputs, device="meta")
+    distinct = len(set(seeds))
+    with torch.inference_mode(), Allocations(x.device) as count:
+        stack = Stack(trials, x, x.device, together=together)
+        order = torch.empty(distinct, traced, dtype=torch.int64, device=x.device)
+        count.peak = 0
+        for size in {batch, samples % batch} - {0}:
+            rows = torch.empty(1, distinct, size, dtype=torch.int64, device=x.device)
+            stack.run(Run(x, rows, stack.minibatches.noise(1, size)))
+            del rows
+        lasting, step = count.held, count.peak
+        count.peak = 0
+        kept = stack.sums()
+        measuring = count.peak
+        results = count.held - lasting
+        del kept, order
+    more = (samples - traced) * (_FLOAT32 * inputs + _INT64 * distinct)
     return Footprint(
-        lasting=lasting,
-        step=_FLOAT32 * step,
-        measuring=_FLOAT32 * together * max(chunk, doubled),
+        lasting=lasting + results + more,
+        step=max(0, step - lasting),
+        measuring=max(0, measuring - lasting),
     )
+
+
+class _Flops(TorchDispatchMode):
+    """Counts the floating point operations of the products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        counted = flop_registry.get(func._overloadpacket)
+        if counted is not None:
+            self.total += counted(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def flops(trial: Trial, inputs: int) -> tuple[float, float]:
+    """Floating point operations of the products: training on a sample, and measuring it."""
+    return _flops(trial.model, trial.activation, _shape(trial.training), inputs)
+
+
+@lru_cache(maxsize=4096)
+def _flops(model: str, activation: str, training: Training, inputs: int) -> tuple[float, float]:
+    m, batch = training.hidden_units, training.batch_size
+    trained, s = MODELS[model](training), ACTIVATIONS[activation]()
+    if trained.declared:
+        # Encode, decode, back through the decoder, both parts of the weight gradient: without
+        # "meta", whose first use takes a second.
+        return 10 * m * inputs * trained.encoder_input.rows, 4 * m * inputs
+    W = torch.empty(1, m, inputs, device="meta")
+    x, draws = W.new_empty(1, batch, inputs), trained.encoder_input.draws
+    eps = W.new_empty(1, draws, batch, inputs) if draws else None
+    with torch.inference_mode(), _Flops() as step:
+        c = Coefficients(W, [1.0])
+        gradient = trained.gradient(Network(W, W.new_empty(1, m)), x, eps, s, c)
+        gradient.weights(W)
+    return step.total / batch, 4 * m * inputs
+
+
+def _shape(training: Training) -> Training:
+    """The training with what changes neither memory nor products at its default."""
+    plain = Training()
+    return replace(
+        training, epochs=plain.epochs, learning_rate=plain.learning_rate, samples=plain.samples,
+        data_seed=plain.data_seed, whiten=plain.whiten,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Common random numbers: what trials of the same seed share (specification, "Words").
+"""Common random numbers: what trials of the same seed share (docs/glossary.md).
 
 Every stream is a function of (seed, what it is for, epoch), never of the stack, the model or what
 was drawn before, so that a trial's numbers do not depend on its neighbours and a resumed epoch

@@ -1,158 +1,42 @@
-"""A stack: trials that train together as one batched tensor program (specification, "Words").
+"""A stack: trials that train together as one batched tensor program (docs/glossary.md).
 
 The members of a stack share every shape, the model, the activation and the constraint; sigma2, the
 seed and the other numbers of `STACKABLE` differ. Weights stand in one tensor (S, m, n). On a GPU a
 step updates all members at once; on a CPU it updates one after the other, because one member's
-working set fits in the cache and a whole stack's does not. The code of a step is the same.
+working set fits in the cache and a whole stack's does not.
+
+A member's numbers are those of the trial alone. It holds by this: its streams of random numbers are
+functions of its seed (`sparseae.engine.randomness`); its W and b lie in memory as they do alone
+(`_parameters`); on a CPU it steps alone, by what was chosen for its shape and not for the stack
+(`sparseae.engine.choice`); and what is measured is taken in chunks that do not depend on the stack.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
-from itertools import repeat
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sparseae.engine import randomness
-from sparseae.engine.c import compiled
-from sparseae.engine.program import Program, precision
-from sparseae.engine.torch import TORCH, parts
-from sparseae.model.activations import ACTIVATIONS, Activation
-from sparseae.model.coefficients import PerMember
-from sparseae.model.constraints import CONSTRAINTS, row_norms
-from sparseae.model.objective import (
-    OBJECTIVES,
-    Coefficients,
-    Moments,
-    Network,
-    Objective,
-    Pass,
+from sparseae.engine.choice import measuring_products, steps_of, torch_products
+from sparseae.engine.cuda_graph import Program, precision
+from sparseae.engine.measurements import (
+    BATCHED_ROWS,
+    BYTES,
+    ROWS,
+    Measurement,
+    Measurer,
+    measured_together,
 )
+from sparseae.engine.minibatches import Minibatches, Run
+from sparseae.engine.products import TORCH, Alone, routine_of
+from sparseae.engine.step import Members, Problem
+from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
+from sparseae.model.coefficients import Coefficients
+from sparseae.model.contract import require_sound
+from sparseae.model.network import Network
 from sparseae.model.trial import STACKABLE, Trial
-
-#: Noise for this many bytes is drawn at once and shared by the members with the same seed.
-NOISE_BYTES = 4 << 20
-
-#: Samples a chunk of the measurement: large enough for the GEMM, small enough for a CPU's cache, or
-#: to keep a GPU busy. The same for stacks of every size, because cae_h draws for a chunk.
-MEASURE_ROWS, BATCHED_MEASURE_ROWS = 250, 500
-
-#: A measurement on a GPU takes as many members at once as this many bytes hold.
-MEASURE_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What was measured of each member on the clean training set (eq. 14), (S,) each, float64.
-
-    Of a diverged member the numbers mean nothing.
-    """
-
-    diverged: Tensor  # bool
-    activation_fraction: Tensor
-    dead_units: Tensor  # int64
-    reconstruction_error: Tensor
-    regularization: Tensor | None
-    weight_norm_mean: Tensor
-    bias_mean: Tensor
-    pre_activation_mean: Tensor
-    units: Units
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Each member's columns of the results: its status, and where it is ok the numbers."""
-        names = [f.name for f in fields(self) if f.name not in ("diverged", "units")]
-        columns = {
-            name: values.tolist() for name in names if (values := getattr(self, name)) is not None
-        }
-        units = self.units.bias.shape[1]
-        rows: list[dict[str, Any]] = []
-        for member, diverged in enumerate(self.diverged.tolist()):
-            if diverged:
-                rows.append({"status": "diverged"})
-                continue
-            row = {name: column[member] for name, column in columns.items()}
-            row["dead_fraction"] = row["dead_units"] / units
-            row["loss"] = row["reconstruction_error"] + row.get("regularization", 0.0)
-            rows.append({"status": "ok", **row})
-        return rows
-
-
-@dataclass(frozen=True)
-class Units:
-    """The same a unit, (S, m) each, float64."""
-
-    activation_fraction: Tensor
-    pre_activation_mean: Tensor
-    bias: Tensor
-    weight_norm: Tensor
-
-
-class _Group:
-    """The members that a step updates at once: views into the stack's tensors."""
-
-    def __init__(self, stack: Stack, members: slice) -> None:
-        trials = stack.trials[members]
-        self.members = members
-        own = _index(members)
-        self._alone = isinstance(own, int)
-        self.W, self.V = stack.W[own], stack.V[own]
-        self.b, self.vb = stack.b[own], stack.vb[own]
-        #: (W, b) and their momentum as one row a member, (G, 1, .).
-        self.parameters = stack.parameters[own].unsqueeze(-2)
-        self.momentum = stack.momentum[own].unsqueeze(-2)
-        self.error = stack.error[own]
-        rows = [stack.seeds.index(trial.seed) for trial in trials]
-        #: Where the members' seeds stand among the stack's; a number where they have one seed.
-        self._seed_rows: int | Tensor = (
-            rows[0] if len(set(rows)) == 1 else torch.tensor(rows, device=stack.device)
-        )
-
-        def coefficient(values: list[float]) -> PerMember:
-            return PerMember(values, like=self.W)
-
-        training = [trial.training for trial in trials]
-        self.coefficients = Coefficients.of(trials, self.W)
-        self.learning_rate = coefficient([t.learning_rate for t in training])
-        self.max_norm = coefficient([t.max_norm for t in training])
-        self.weight_decay = coefficient([t.weight_decay for t in training])
-        self._passes: dict[int, Pass] = {}
-        self._stack = stack
-
-    def of_members(self, x: Tensor) -> Tensor:
-        """Of x (seeds, ...) each member's, (G, ...); where they share it no copy is made."""
-        if self._alone:
-            return x[self._seed_rows]
-        if isinstance(self._seed_rows, int):
-            return x[self._seed_rows].expand(self.W.shape[0], *x.shape[1:])
-        return x.index_select(0, self._seed_rows)
-
-    def run_of_member(self, x: Tensor) -> Sequence[Tensor]:
-        """Of x (steps, seeds, ...) what the one member takes at each step."""
-        return x[:, self._seed_rows].unbind()
-
-    def buffers(self, batch: int) -> Pass:
-        """The step's buffers for minibatches of this size (the last of an epoch may be short)."""
-        if batch not in self._passes:
-            stack = self._stack
-            first = stack._groups[0]
-            self._passes[batch] = Pass(
-                self.W,
-                self.b,
-                stack.activation,
-                stack.objective.pairs,
-                batch,
-                stack.copies,
-                stack.products,
-                unit_rows=stack.constraint.unit_rows,
-                # Groups take their steps one after the other, in the same few megabytes of cache.
-                scratch=None if self is first else first.buffers(batch),
-            )
-        return self._passes[batch]
 
 
 class Stack:
@@ -163,12 +47,16 @@ class Stack:
         x: the prepared data, (N, n).
         device: where to train; ``x`` is moved there.
         dtype: float32 to train, float64 for the tests.
-        routine: a choice of `sparseae.engine.torch`, for a CPU: of the products in float32, of a
-            step in C in both types.
+        routine: a choice of `sparseae.engine.choice`: how a step is computed.
         tf32: train with products in TF32 where the GPU has it; measurements are in float32 always.
+        together: how many members a step updates at once: by default all, but one on a CPU.
+        at_once: whether an epoch is a program of such steps (`sparseae.engine.cuda_graph`): by
+            default where more than one member steps at once, and on a GPU.
+        measure_bytes: a measurement of members at once takes as many as so many bytes hold.
 
     Raises:
-        ValueError: if the trials differ in more than a stack can hold.
+        ValueError: if the trials differ in more than a stack can hold, or their model, activation
+            or constraint is not what it says of itself (`sparseae.model.contract`).
     """
 
     def __init__(
@@ -180,52 +68,75 @@ class Stack:
         routine: str = TORCH,
         *,
         tf32: bool = False,
+        together: int | None = None,
+        at_once: bool | None = None,
+        measure_bytes: int = BYTES,
     ) -> None:
         _require_stackable(trials)
+        self._routine = routine
         first = trials[0]
         self.trials = tuple(trials)
         self.training = first.training
         self.device = torch.device(device)
-        on_cpu, (products, in_c) = self.device.type == "cpu", parts(routine)
-        self.routine = products if on_cpu and dtype == torch.float32 else TORCH
-        self._together = together = _members_together(self.device, len(trials))
-        #: The step in C, for members that step one after the other.
-        self.compiled = compiled(dtype) if on_cpu and in_c and together == 1 else None
-        self.tf32 = tf32
         self.x = x.to(self.device, dtype)
-        self.objective = OBJECTIVES[first.model](first.training)
-        self.activation = ACTIVATIONS[first.activation]()
-        self.constraint = CONSTRAINTS[first.constraint]()
-        #: What makes the products of a step.
-        self.products = self.routine
-        if self.compiled is not None and self.objective.in_c(self.activation):
-            self.products = self.compiled
-        self.copies = self.objective.copies(first.training)
-        self.seeds = sorted({trial.seed for trial in trials})
-
         size, m, n = len(trials), first.training.hidden_units, self.x.shape[1]
+        if together is None:
+            together = 1 if self.device.type == "cpu" else size
+        self.problem = problem = Problem(
+            model=MODELS[first.model](first.training),
+            activation=ACTIVATIONS[first.activation](),
+            constraint=CONSTRAINTS[first.constraint](),
+            training=first.training,
+            together=together,
+            inputs=n,
+            dtype=dtype,
+            device=self.device,
+            tf32=tf32,
+        )
+        require_sound(problem.model, problem.activation, problem.constraint)
+        self.seeds = sorted({trial.seed for trial in trials})
+        self.minibatches = Minibatches(
+            self.x, self.seeds, first.training.batch_size, problem.model.encoder_input.draws
+        )
+
         initial = {s: randomness.initial_weights(s, m, n) for s in self.seeds}
         #: W and b of a member beside each other, so that one operation updates both; and V and vb.
         self.parameters, self.W, self.b = _parameters(size, m, n, self.device, dtype)
         self.momentum, self.V, self.vb = _parameters(size, m, n, self.device, dtype)
         for row, trial in enumerate(trials):
             self.W[row].copy_(initial[trial.seed])
-        #: Sum of squared errors of the epoch's steps, to see a loss that was not finite.
-        self.error = self.W.new_zeros(size, 1, 1)
+        #: What is finite as long as the losses of the epoch's steps were.
+        self.probe = self.W.new_zeros(size, 1, 1)
         self.diverged = torch.zeros(size, dtype=torch.bool)
 
-        self._groups = [
-            _Group(self, slice(start, start + together)) for start in range(0, size, together)
+        self.groups = [
+            self._members(slice(start, min(start + together, size)))
+            for start in range(0, size, together)
         ]
-        for group in self._groups:
-            self.constraint.project(group.W, group.max_norm)
+        for group in self.groups:
+            problem.constraint.project(group.W, group.coefficients)
+        if at_once is None:
+            at_once = together > 1 or self.device.type != "cpu"
+        self.steps = steps_of(problem, self.groups, routine)
+        self._measurer = Measurer(
+            problem,
+            Coefficients.of(trials, self.W.new_empty(0, dtype=torch.float64)),
+            self.x,
+            self.W,
+            self.b,
+            measuring_products(problem, routine),
+            1 if together == 1 else min(together, measured_together(problem, m, measure_bytes)),
+            BATCHED_ROWS if at_once else ROWS,
+        )
         #: What trains where all members step at once.
-        self.program = self._batched() if together > 1 or self.device.type == "cuda" else None
+        self.program = Program(self.minibatches, self.run) if at_once else None
 
-    def _batched(self) -> Program:
-        """The epochs of the one group that holds all members."""
-        t, draws = self.training, self.training.corruptions if self.objective.stochastic else 0
-        return Program(self.x, self.seeds, t.batch_size, draws, self.step)
+    def _members(self, own: slice) -> Members:
+        return Members(
+            self.trials[own], self.seeds,
+            W=self.W[own], V=self.V[own], b=self.b[own], vb=self.vb[own],
+            parameters=self.parameters[own], momentum=self.momentum[own], probe=self.probe[own],
+        )  # fmt: skip
 
     @property
     def device_name(self) -> str:
@@ -234,210 +145,56 @@ class Stack:
             return torch.cuda.get_device_name(self.device)
         return self.device.type
 
-    @property
-    def batches(self) -> int:
-        """Steps an epoch; the last minibatch may be short."""
-        return -(-self.x.shape[0] // self.training.batch_size)
+    def network(self, member: int) -> Network:
+        """One member's network, (1, m, n), by the products that were chosen."""
+        own = slice(member, member + 1)
+        products = routine_of(torch_products(self.problem, self._routine))
+        return Alone(self.W[own], self.b[own], products)
 
-    @cached_property
+    @property
     def data_mean(self) -> Tensor:
         """The mean sample, (n,), float64."""
-        return self.x.mean(0, dtype=torch.float64)
+        return self._measurer.data_mean
 
     @torch.inference_mode()
     def train_epoch(self, epoch: int) -> None:
         """Train every member that has not diverged for one epoch; ``epoch`` counts from 1."""
         if self.diverged.all():
             return
-        self.error.zero_()
-        with precision(tf32=self.tf32):
+        self.probe.zero_()
+        with precision(tf32=self.problem.tf32):
             if self.program is not None:
                 self.program.run(epoch)
             else:
-                self._train_apart(epoch)
+                for run in self.minibatches.runs(epoch):
+                    self.run(run)
         # The extremes, because isfinite() of all makes a second matrix. NaN is an extreme too.
         extremes = [
             extreme(t, dim=1)
-            for t in (self.parameters, self.error.flatten(1))  # W and b lie in one row a member
+            for t in (self.parameters, self.probe.flatten(1))  # W and b lie in one row a member
             for extreme in (torch.amax, torch.amin)
         ]
         self.diverged |= ~torch.stack(extremes).isfinite().all(0).cpu()
 
     @torch.inference_mode()
-    def step(self, x: Tensor, eps: Tensor | None) -> None:
-        """Step every member once, on x (seeds, B, n) and eps (seeds, K, B, n) of its seed."""
-        for group in self._groups:
-            noise = None if eps is None else group.of_members(eps)
-            self._step(group, group.of_members(x), noise)
-
-    def _train_apart(self, epoch: int) -> None:
-        """Train one member after the other, each through a run of steps."""
-        active = [g for g in self._groups if not self.diverged[g.members].all()]
-        for x, eps in self._minibatches(epoch):
-            # (steps, seeds, batch, inputs): each group does all steps while they are in the cache.
-            for group in active:
-                steps = group.run_of_member(x)
-                noise = repeat(None) if eps is None else group.run_of_member(eps)
-                for minibatch, drawn in zip(steps, noise, strict=False):
-                    self._step(group, minibatch, drawn)
-
-    def _minibatches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Runs of steps: x (steps, seeds, B, n) and eps (steps, seeds, K, B, n)."""
-        samples, n = self.x.shape
-        order = torch.stack([randomness.minibatch_order(s, epoch, samples) for s in self.seeds])
-        order = order.to(self.device)
-        generators = [randomness.generator(s, "noise", epoch, self.device) for s in self.seeds]
-        batch = self.training.batch_size
-        bytes_a_step = (
-            len(self.seeds) * self.training.corruptions * batch * n * self.x.element_size()
-        )
-        run = max(1, NOISE_BYTES // bytes_a_step)
-        full = samples // batch * batch
-        for start in range(0, samples, run * batch):
-            stop = min(start + run * batch, samples)
-            for low, high in ((start, min(stop, full)), (max(start, full), stop)):
-                if low >= high:
-                    continue
-                size = min(batch, high - low)
-                rows = order[:, low:high].unflatten(1, (-1, size)).transpose(0, 1)
-                x = self.x.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-                yield x, self._noise(generators, x) if self.objective.stochastic else None
-
-    def _noise(self, generators: list[torch.Generator], x: Tensor) -> Tensor:
-        """eps ~ N(0, I), (steps, seeds, K, B, n); a step at a time, so that no run length shows."""
-        steps, seeds, batch, n = x.shape
-        # edae draws as many as dae does, and averages them.
-        eps = x.new_empty(steps, seeds, self.training.corruptions, batch, n)
-        for step in range(steps):
-            for seed, stream in enumerate(generators):
-                eps[step, seed].normal_(generator=stream)
-        return eps
-
-    def _step(self, group: _Group, x: Tensor, eps: Tensor | None) -> None:
-        """One step of SGD with momentum on the minibatch x (G, B, n), or (B, n)."""
-        p = group.buffers(x.shape[-2])
-        db, rest = self.objective.gradient(p, x, eps, group.coefficients)
-        update = self._update if self.compiled is None else self._update_in_one_pass
-        update(group, p, db if self.training.encoder_bias else None, rest)
-        p.add_squares(group.error)
-
-    def _update(self, group: _Group, p: Pass, db: Tensor | None, rest: Tensor | None) -> None:
-        p.weight_gradient(group.V, self.training.momentum)
-        if rest is not None and rest.dim() < group.V.dim():
-            group.V.addcmul_(group.W, rest.unsqueeze(-1))
-        elif rest is not None:
-            group.V.add_(rest)
-        self.constraint.decay(group.V, group.W, group.weight_decay)
-        if db is not None:
-            torch.add(db, group.vb, alpha=self.training.momentum, out=group.vb)
-        group.learning_rate.add_to(group.parameters, group.momentum, scale=-1)
-        self.constraint.project(group.W, group.max_norm)
-
-    def _update_in_one_pass(
-        self, group: _Group, p: Pass, db: Tensor | None, rest: Tensor | None
-    ) -> None:
-        """The same by `sparseae.engine.c`, of one member."""
-        assert self.compiled is not None
-        momentum, norms = self.training.momentum, self.constraint.norms(group.max_norm)
-        products = p.routine.products(p.A.mT, p.X, group.V, momentum)
-        gradient = group.V if products is None else products
-        factors = rest
-        if rest is not None and rest.dim() == gradient.dim():
-            gradient.add_(rest)
-            factors = None
-        self.constraint.decay(gradient, group.W, group.weight_decay)
-        self.compiled.update(
-            group.W, group.V, group.b, group.vb, products=products, factors=factors, db=db,
-            momentum=momentum, learning_rate=group.learning_rate.number,
-            norms=norms or (0.0, math.inf),
-        )  # fmt: skip
-        if norms is None:
-            self.constraint.project(group.W, group.max_norm)
+    def run(self, run: Run) -> None:
+        """Take the steps of a run, in each group all of them: its weights are in the cache."""
+        together = self.problem.together
+        for group, step in enumerate(self.steps):
+            if not self.diverged[group * together : (group + 1) * together].all():
+                step.run(run)
 
     @torch.inference_mode()
     def measure(self) -> Measurement:
         """Measure every member on the clean, full training set (eq. 14)."""
         with precision(tf32=False):
-            parts = [self._measure_members(members) for members in self._measured_together]
-        active, squares, moments, weight_norm, pre_activation = (
-            torch.cat(part) for part in zip(*parts, strict=True)
-        )
-        samples = self.x.shape[0]
-        units = Units(
-            activation_fraction=active / samples,
-            pre_activation_mean=pre_activation,
-            bias=self.b.double(),
-            weight_norm=weight_norm,
-        )
-        values = Moments(mean=moments, weight_norm=weight_norm)
-        regularization = self.objective.regularization(values, self._coefficients64)
-        error = squares / samples
-        loss = error if regularization is None else error + regularization
-        self.diverged |= ~loss.isfinite().cpu()
-        return Measurement(
-            diverged=self.diverged.clone(),
-            activation_fraction=units.activation_fraction.mean(1).cpu(),
-            dead_units=(active == 0).sum(1).cpu(),
-            reconstruction_error=error.cpu(),
-            regularization=None if regularization is None else regularization.cpu(),
-            weight_norm_mean=weight_norm.mean(1).cpu(),
-            bias_mean=units.bias.mean(1).cpu(),
-            pre_activation_mean=units.pre_activation_mean.mean(1).cpu(),
-            units=units,
-        )
+            return self._measurer.measure(self.diverged)
 
-    @cached_property
-    def _coefficients64(self) -> Coefficients:
-        return Coefficients.of(self.trials, self.W.new_empty(0, dtype=torch.float64))
-
-    @cached_property
-    def _measured_together(self) -> list[slice]:
-        """The members that are measured at once: as many as step at once, as far as they fit."""
-        size, m, n = self.W.shape
-        fit = measured_together(self.objective, self.activation, m, n)
-        step = min(self._together, fit)
-        return [slice(start, start + step) for start in range(0, size, step)]
-
-    def _measure_members(self, members: slice) -> tuple[Tensor, ...]:
-        """Of some members, in float64.
-
-        Active samples (G, m), squared error (G,), the objective's moment (G, m `moments_a_unit`),
-        norm(W_j) and the mean of a_j, (G, m) each.
-        """
-        s, objective = self.activation, self.objective
-        if self.diverged[members].all():
-            none = torch.zeros_like(self.b[members], dtype=torch.float64)
-            return none, none.sum(1), none.repeat(1, objective.moments_a_unit), none, none
-        own = _index(members)
-        net = Network(self.W[own], self.b[own], self.compiled or self.routine)
-        *size, m, n = net.W.shape
-        active = net.W.new_zeros(*size, m, dtype=torch.float64)
-        squares = net.W.new_zeros(size, dtype=torch.float64)
-        moments = torch.cat([active] * objective.moments_a_unit, dim=-1)
-        W = net.W.double()
-        weight_norm = row_norms(W)
-        # The mean of a linear map is the map of the mean.
-        pre_activation = W @ self.data_mean + net.b.double()
-        del W
-        most = MEASURE_ROWS if self.program is None else BATCHED_MEASURE_ROWS
-        most = min(most, self.x.shape[0])
-        residual = net.W.new_empty(*size, most, n)
-        encoded, hidden = net.room(most), net.room(most)
-        ones = residual.new_ones(*size, 1, most)
-        for x in self.x.split(most):
-            rows = x.shape[0]
-            each = ones[..., :rows]
-            x = x.expand(*size, -1, -1)
-            a = net.encode(x, out=encoded[..., :rows, :])
-            h = s.value(a, out=hidden[..., :rows, :])
-            r = net.residual(h, x, out=residual[..., :rows, :])
-            squares += torch.linalg.vector_norm(r, dim=(-2, -1)).double().square()
-            if (moment := objective.moment(net, a, h, r, s)) is not None:
-                moments += torch.matmul(each, moment).squeeze(-2)
-            del moment, a  # the next chunk's take their place
-            active += torch.matmul(each, h.gt_(s.threshold)).squeeze(-2)
-        measured = (active, squares, moments / self.x.shape[0], weight_norm, pre_activation)
-        return tuple(t.unsqueeze(0) for t in measured) if isinstance(own, int) else measured
+    def sums(self) -> list[tuple[Tensor | None, ...]]:
+        """All that a measurement computes on the device, without the transfer."""
+        return [
+            self._measurer.sums(self.W[group], self.b[group]) for group in self._measurer.groups
+        ]
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the next epoch depends on, beside the trials and the data."""
@@ -469,30 +226,6 @@ def _parameters(
     bias_at = -(-m * n // line) * line
     rows = torch.zeros(size, bias_at + -(-m // line) * line, device=device, dtype=dtype)
     return rows, rows[:, : m * n].unflatten(1, (m, n)), rows[:, bias_at : bias_at + m]
-
-
-def _index(members: slice) -> int | slice:
-    """What takes the members out of a stack: one alone without a dimension for the group."""
-    return members.start if members.stop - members.start == 1 else members
-
-
-def _members_together(device: torch.device, size: int) -> int:
-    """How many members a step updates at once."""
-    return 1 if device.type == "cpu" else size
-
-
-def measured_together(objective: Objective, activation: Activation, m: int, n: int) -> int:
-    """How many members a measurement holds in `MEASURE_BYTES`."""
-    return max(1, MEASURE_BYTES // (4 * measured_numbers(objective, activation, m, n)))
-
-
-def measured_numbers(
-    objective: Objective, activation: Activation, m: int, n: int, rows: int = BATCHED_MEASURE_ROWS
-) -> int:
-    """Numbers that the measurement of a member holds at once, for a chunk of ``rows`` samples."""
-    # a and h are there while h is computed, and whatever computes it.
-    matrices = max(objective.measured_matrices(activation), 2 + activation.value_temporaries)
-    return rows * (matrices * m + n) + objective.unit_matrices * m * m
 
 
 def _require_stackable(trials: Sequence[Trial]) -> None:

@@ -10,31 +10,39 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparseae.model.coefficients import PerMember
+from sparseae.model.coefficients import Coefficients, PerMember
 
 
 class Constraint:
-    """What holds the weights in check. A subclass with a ``name`` registers itself."""
+    """What holds the weights in check. A subclass with a ``name`` registers itself.
+
+    It says between what lengths the rows of W are kept (`norms`), or how W is brought back
+    otherwise (`project`), and what part of W decays (`decay`).
+    """
 
     name: ClassVar[str]
     #: After `project` every norm(W_j) is 1, and need not be computed.
     unit_rows: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        CONSTRAINTS[cls.name] = cls
+        if "name" in cls.__dict__:
+            CONSTRAINTS[cls.name] = cls
 
-    def project(self, W: Tensor, max_norm: PerMember) -> None:
-        """Bring W back, in place, at the start and after each update."""
-
-    def norms(self, max_norm: PerMember) -> tuple[float, float] | None:
-        """The least and the greatest norm(W_j), where to scale the rows is all that `project` does.
-
-        It spares `project` a member that trains alone on a CPU (`sparseae.engine.c`).
-        """
+    def norms(self, c: Coefficients) -> tuple[PerMember | float, PerMember | float] | None:
+        """The least and the greatest norm(W_j), where all that `project` does is to scale rows."""
         return None
 
-    def decay(self, dW: Tensor, W: Tensor, weight_decay: PerMember) -> None:
-        """Add the gradient of a penalty on W to ``dW``, in place."""
+    def project(self, W: Tensor, c: Coefficients) -> None:
+        """Bring W back, in place, at the start and after each update."""
+        if (norms := self.norms(c)) is not None:
+            low, high = (k.column if isinstance(k, PerMember) else k for k in norms)
+            length = row_norms(W).clamp_min_(torch.finfo(W.dtype).tiny)
+            within = length.clamp(min=low).clamp(max=high)  # type: ignore[call-overload]
+            W.mul_((within / length).unsqueeze(-1))
+
+    def decay(self, c: Coefficients) -> PerMember | None:
+        """k, where k/2 norm(W)^2 is part of the objective; no bias is decayed."""
+        return None
 
 
 #: Every constraint by its name.
@@ -51,6 +59,12 @@ class Unconstrained(Constraint):
 
     name = "none"
 
+    def norms(self, c: Coefficients) -> tuple[float, float]:
+        return 0.0, float("inf")
+
+    def project(self, W: Tensor, c: Coefficients) -> None:
+        pass
+
 
 class UnitNorm(Constraint):
     """norm(W_j) = 1: each row is rescaled to length 1."""
@@ -58,12 +72,12 @@ class UnitNorm(Constraint):
     name = "unit_norm"
     unit_rows = True
 
-    def project(self, W: Tensor, max_norm: PerMember) -> None:
+    def norms(self, c: Coefficients) -> tuple[float, float]:
+        return 1.0, 1.0
+
+    def project(self, W: Tensor, c: Coefficients) -> None:
         # A row of zeros has no direction; it stays a row of zeros. Dividing takes longer.
         W.mul_(row_norms(W).clamp_min_(torch.finfo(W.dtype).tiny).reciprocal_().unsqueeze(-1))
-
-    def norms(self, max_norm: PerMember) -> tuple[float, float]:
-        return 1.0, 1.0
 
 
 class MaxNorm(Constraint):
@@ -71,18 +85,18 @@ class MaxNorm(Constraint):
 
     name = "max_norm"
 
-    def project(self, W: Tensor, max_norm: PerMember) -> None:
+    def norms(self, c: Coefficients) -> tuple[float, PerMember]:
+        return 0.0, c.max_norm
+
+    def project(self, W: Tensor, c: Coefficients) -> None:
         norms = row_norms(W).clamp_min_(torch.finfo(W.dtype).tiny)
-        W.mul_((max_norm.column / norms).clamp_max_(1.0).unsqueeze(-1))
-
-    def norms(self, max_norm: PerMember) -> tuple[float, float]:
-        return 0.0, max_norm.number
+        W.mul_((c.max_norm.column / norms).clamp_max_(1.0).unsqueeze(-1))
 
 
-class WeightDecay(Constraint):
+class WeightDecay(Unconstrained):
     """c/2 norm(W)^2 is added to the objective; no bias is decayed."""
 
     name = "weight_decay"
 
-    def decay(self, dW: Tensor, W: Tensor, weight_decay: PerMember) -> None:
-        weight_decay.add_to(dW, W)
+    def decay(self, c: Coefficients) -> PerMember:
+        return c.weight_decay

@@ -48,7 +48,7 @@ class Location:
         except pa.ArrowInvalid:
             return cls._of_fsspec(given, what)
         except (OSError, ValueError, NotImplementedError) as error:
-            raise RequestError(f"{what}: {paths.public(given)}: {first_line(error)}") from None
+            raise RequestError(f"{what}: {paths.public(given)}: {_reason(error, given)}") from None
         return cls(filesystem, path)
 
     @classmethod
@@ -58,7 +58,7 @@ class Location:
         try:
             filesystem, path = fsspec.core.url_to_fs(url)
         except Exception as error:  # what a filesystem's own package raises is anything
-            raise RequestError(f"{what}: {paths.public(url)}: {first_line(error)}") from None
+            raise RequestError(f"{what}: {paths.public(url)}: {_reason(error, url)}") from None
         return cls(fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path)
 
     @property
@@ -148,6 +148,11 @@ class Location:
     def rename(self, name: str) -> None:
         """Give the file another name in the same folder."""
         self.filesystem.move(self.path, f"{self.path.rsplit('/', 1)[0]}/{name}")
+
+
+def _reason(error: Exception, url: str) -> str:
+    """What a filesystem says of a URL, which may repeat it with the key in it."""
+    return first_line(error).replace(url, paths.public(url))
 
 
 def _sync(folder: str) -> None:

@@ -17,11 +17,11 @@ from sparseae.errors import RequestError, first_line
 from sparseae.model.trial import ADDED_KEYS, DEFAULTS, TRAINING_TYPES
 from sparseae.results.location import Location
 from sparseae.results.parquet import read_table
-from sparseae.results.schema import EPOCH_FIELDS, epoch_schema
+from sparseae.results.schema import ADDED_FIELDS, EPOCH_FIELDS, epoch_schema
 
 
 def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
-    """The epochs of one or several sweeps as one table (specification, "Results").
+    """The epochs of one or several sweeps as one table (`sparseae.results.columns`).
 
     Args:
         places: folders or URLs, ``DIR/NAME``; or ``DIR``, for every sweep in it.
@@ -38,7 +38,9 @@ def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
         missing = [f.name for f in EPOCH_FIELDS if f.name not in table.column_names]
         if missing:
             raise RequestError(f"{place}: the epochs have no column {', '.join(missing)}")
-    return _frame(tables, ["sweep", "trial_id", "epoch"])
+    frame = _frame(tables, ["sweep", "trial_id", "epoch"])
+    absent = {f.name: np.nan for f in ADDED_FIELDS if f.name not in frame}
+    return frame.assign(**absent) if absent else frame
 
 
 def no_epochs(training_types: Mapping[str, type]) -> pd.DataFrame:
@@ -80,25 +82,6 @@ def _is_sweep(location: Location) -> bool:
     return epochs.exists() and not (epochs / "epochs").exists()
 
 
-def load_weights(place: str | Path, trial_id: str) -> dict[str, np.ndarray]:
-    """Final weights of a trial that ran with ``keep_weights``: ``W`` (m, n) and ``b`` (m,).
-
-    Raises:
-        RequestError: where they were not kept or cannot be read.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as load_tensors
-
-    files = [s / "weights" / f"{trial_id}.safetensors" for s in sweeps_in(Location.of(place))]
-    file = next((file for file in files if file.exists()), None)
-    if file is None:
-        raise RequestError(f"{files[0]}: there is no such file; the sweep needs keep_weights: true")
-    try:
-        return load_tensors(file.read_bytes())
-    except (SafetensorError, OSError) as error:
-        raise RequestError(f"{file}: cannot be read: {error}") from None
-
-
 def provenance(place: str | Path) -> dict[str, Any]:
     """Where results come from: configurations, versions, git commit, the data sets' fingerprints.
 
@@ -119,7 +102,10 @@ def _add_provenance(location: Location, known: dict[str, Any]) -> None:
                 text = value.decode()
                 short = name.removeprefix("sparseae.")
                 plain = short not in ("versions", "datasets", "gemm")
-                if plain:
+                if short == "processor" and short in known:
+                    if text not in known[short].split(" and "):
+                        known[short] += f" and {text}"
+                elif plain:
                     known[short] = text
                 else:
                     known[short] = known.get(short, {}) | json.loads(text)

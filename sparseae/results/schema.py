@@ -1,4 +1,4 @@
-"""The columns of the results, in one place (specification, "Results").
+"""The columns of the results, in one place; `sparseae.results.columns` says what each means.
 
 ``epochs/`` holds one row a trial and epoch, ``units/`` one row a unit at the last epoch.
 """
@@ -85,6 +85,14 @@ THEORY_UNIT_FIELDS: tuple[pa.Field, ...] = _numbers(
     "kink",
 )
 
+#: Columns of ``epochs/`` that came after the first results, which load without them: as null.
+ADDED_FIELDS: tuple[pa.Field, ...] = _numbers(
+    "explained_variance",
+    "l0",
+    "heldout_explained_variance",
+    "heldout_l0",
+)
+
 #: A trial's configuration types to the columns' types.
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
@@ -103,7 +111,7 @@ def epoch_schema(
         if name not in fixed
     ]
     measured = THEORY_FIELDS if theory else ()
-    return pa.schema([*EPOCH_FIELDS, *extra, *measured], metadata=metadata)
+    return pa.schema([*EPOCH_FIELDS, *extra, *ADDED_FIELDS, *measured], metadata=metadata)
 
 
 def unit_schema(metadata: dict[str, str] | None = None, *, theory: bool = False) -> pa.Schema:

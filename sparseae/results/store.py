@@ -98,10 +98,6 @@ class Store:
         every = (1 << (epochs + 1)) - 1
         return trial_id in self._with_units and self._present.get(trial_id, 0) & every == every
 
-    def epochs_written(self, trial_id: str) -> int:
-        """How many epochs of a trial have a row."""
-        return self._present.get(trial_id, 0).bit_count()
-
     def add(self, rows: Sequence[Mapping[str, Any]], units: pa.Table | None = None) -> None:
         """Take rows of ``epochs/`` and, at a trial's last epoch, of ``units/``."""
         self._rows += [row for row in rows if self._is_new((row["trial_id"], row["epoch"]))]

@@ -46,7 +46,7 @@ Word = Annotated[str, Field(strict=True)]
 _KINDS: dict[type, Any] = {float: Number, int: Whole, bool: Flag, str: Word}
 
 #: The valid range of each key of ``training``; a key that is not here takes any value of its type.
-_RANGES: dict[str, Any] = {
+RANGES: dict[str, Any] = {
     "epochs": Field(ge=0),
     "batch_size": Field(ge=1),
     "hidden_units": Field(ge=1),
@@ -59,6 +59,7 @@ _RANGES: dict[str, Any] = {
     "weight_decay": Field(ge=0),
     "data_seed": Field(ge=0),
     "gaussian_inputs": Field(ge=1),
+    "holdout": Field(ge=0, lt=1),
     "gamma": Field(ge=0),
     "gamma_sigma": Field(ge=0),
     "q": Field(ge=1),
@@ -73,7 +74,7 @@ def _value_types() -> dict[str, Any]:
     types["seed"] = Annotated[Whole, Field(ge=0)]
     for key, kind in TRAINING_TYPES.items():
         base = _KINDS[kind]
-        types[key] = Annotated[base, _RANGES[key]] if key in _RANGES else base
+        types[key] = Annotated[base, RANGES[key]] if key in RANGES else base
     return types
 
 
@@ -130,11 +131,9 @@ def _names(axis: str) -> Sequence[str]:
     if axis == "f":
         return FUNCTIONS
     # The registries live with the numerics, which take a second to import.
-    from sparseae.model.activations import ACTIVATIONS
-    from sparseae.model.constraints import CONSTRAINTS
-    from sparseae.model.objective import OBJECTIVES
+    from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
 
-    return tuple({"model": OBJECTIVES, "activation": ACTIVATIONS, "constraint": CONSTRAINTS}[axis])
+    return tuple({"model": MODELS, "activation": ACTIVATIONS, "constraint": CONSTRAINTS}[axis])
 
 
 def _problem(error: Any, value: object) -> str:

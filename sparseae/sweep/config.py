@@ -47,15 +47,21 @@ class _Strict(BaseModel):
 class Resources(_Strict):
     """What one Tune trial asks Ray for."""
 
+    #: CPUs of one Tune trial, and the threads that compute its steps.
     cpu: Annotated[Number, Field(gt=0)] = 1
-    #: ``auto``: a share of a GPU where there is one.
+    #: GPUs of one Tune trial; ``auto``: a share of a GPU where there is one.
     gpu: Literal["auto"] | Annotated[Number, Field(ge=0)] = "auto"
+    #: How many Tune trials run at once when all machines are there, for which the work is cut;
+    #: ``auto``: as many as the cluster and its autoscaler's file hold. KubeRay tells nobody.
+    workers: Literal["auto"] | Annotated[Whole, Field(ge=1, le=100_000)] = "auto"
 
 
 class Override(_Strict):
     """Training keys that trials with certain values get."""
 
+    #: Axis or key of training to the value, or a list of the values, of the trials meant.
     when: dict[str, Any]
+    #: Keys of training and the values that these trials get.
     training: dict[str, Any]
 
 
@@ -65,19 +71,27 @@ class Sweep(_Strict):
     Make one with `load`.
     """
 
+    #: The sweep's name, of the folder of its results.
     name: Word
-    #: Axis to values; `AXES` and any keys of ``training``.
+    #: Axis to values: model, activation, sigma2, constraint, dataset, seed and any key of training.
     space: dict[str, tuple[Any, ...]]
+    #: Axes whose trials train together as one Tune trial; what may differ in a stack is a number.
     stack: tuple[str, ...] = ("sigma2", "seed")
+    #: How each trial trains.
     training: dict[str, Any]
+    #: Entries with when: (axis or key to value or values) and training: (keys to values) for the
+    #: trials that match; later entries win.
     overrides: tuple[Override, ...] = ()
+    #: Entries of axis or key to value or values; what matches one is not trained.
     exclude: tuple[dict[str, Any], ...] = ()
+    #: What one Tune trial asks Ray for.
     resources: Resources = Resources()
+    #: Keep the final weights as weights/TRIAL_ID.safetensors.
     keep_weights: Flag = False
     #: Train with products in TF32 on GPUs that have it: faster, with 10 bits of mantissa. Not part
     #: of a trial's identity, so that a sweep has one value throughout.
     tf32: Flag = False
-    #: Measure the terms of the theory every epoch (`sparseae.theory.terms`).
+    #: Measure the terms of the theory every epoch (docs/theory.md).
     theory: Flag = False
     #: Epochs between checkpoints; ``auto``: about a minute's work.
     checkpoint_every: Literal["auto"] | Annotated[Whole, Field(ge=1)] = "auto"
@@ -87,8 +101,14 @@ class Sweep(_Strict):
     storage_patience: Annotated[Number, Field(ge=0)] = 300
     #: How often a Tune trial that crashed is tried again.
     max_failures: Annotated[Whole, Field(ge=0)] = 3
-    #: Trackers that hear of every epoch (`sparseae.cluster.watching`).
+    #: Hours after which a run stops as after Ctrl-C; the same command goes on. Without: never.
+    max_hours: Annotated[Number, Field(gt=0, lt=1e6)] | None = None
+    #: Trackers that get a run for every trial: tensorboard, mlflow, wandb.
     watch: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    #: What a person wants to remember of the sweep; shown by sparseae list, kept in the metadata.
+    note: Word = ""
+    #: Words to find it by, likewise.
+    tags: tuple[Word, ...] = ()
 
     @classmethod
     def load(
@@ -174,17 +194,26 @@ class Sweep(_Strict):
     def _require_possible(self) -> None:
         """Ask the model, the activation and the data set of each trial whether it can train."""
         from sparseae import data
-        from sparseae.model.activations import ACTIVATIONS
-        from sparseae.model.objective import OBJECTIVES
+        from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
+        from sparseae.model.contract import UnsoundError, require_sound
 
+        kinds = {(t.model, t.activation, t.constraint, t.training) for t in self.trials()}
+        for model, activation, constraint, training in kinds:
+            try:
+                require_sound(
+                    MODELS[model](training), ACTIVATIONS[activation](), CONSTRAINTS[constraint]()
+                )
+            except UnsoundError as error:
+                raise RequestError(str(error)) from None
         asked = {(t.model, t.activation, t.dataset, t.training) for t in self.trials()}
         for model, activation, training in {(m, a, t) for m, a, _, t in asked}:
-            for part in (OBJECTIVES[model], ACTIVATIONS[activation]):
+            for part in (MODELS[model], ACTIVATIONS[activation]):
                 if problem := part.check(training):
                     raise RequestError(problem)
-        for name, samples, inputs in {(d, t.samples, t.gaussian_inputs) for _, _, d, t in asked}:
+        shapes = {(d, t.samples, t.gaussian_inputs, t.holdout) for _, _, d, t in asked}
+        for name, samples, inputs, holdout in shapes:
             with refusing("space.dataset", name):
-                data.shape(name, samples=samples, gaussian_inputs=inputs)
+                data.shape(name, samples=samples, gaussian_inputs=inputs, holdout=holdout)
 
     def trials(self) -> tuple[Trial, ...]:
         """The trials, each once, in the order of the axes."""
@@ -254,7 +283,10 @@ _PLAIN = (
     "keep_checkpoints",
     "storage_patience",
     "max_failures",
+    "max_hours",
     "watch",
+    "note",
+    "tags",
 )
 
 _KEYS = {*Sweep.model_fields, *Resources.model_fields}

@@ -28,7 +28,11 @@ def _execute(job: Job) -> None:
             x = as_tensor(job.datasets[task.preparation])
             routine = routine_of(job.routines, task.trials[0], x.shape[1])
             name, theory = job.sweep.name, job.sweep.theory
-            piece = Piece(task.trials, x, device, name, routine, theory=theory, tf32=job.sweep.tf32)
+            held = job.heldout.get(task.preparation)
+            piece = Piece(
+                task.trials, x, device, name, routine, theory=theory, tf32=job.sweep.tf32,
+                heldout=None if held is None else as_tensor(held),
+            )  # fmt: skip
             if task.checkpoints and (trouble := piece.load(task.checkpoints)):
                 job.recorder.note(trouble)
             _train(job, task, piece)

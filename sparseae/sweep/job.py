@@ -115,6 +115,7 @@ class Job:
 
     Attributes:
         datasets: the prepared matrices, (N, n) each.
+        heldout: of those that have samples to be measured only, these, (M, n) each.
         routines: what computes the steps of each shape.
     """
 
@@ -122,6 +123,7 @@ class Job:
     location: Location
     tasks: Tasks
     datasets: Mapping[Preparation, np.ndarray]
+    heldout: Mapping[Preparation, np.ndarray]
     routines: Choices
     recorder: Recorder
 

@@ -6,6 +6,7 @@ Without Ray, so that the Tune trial and the run in one process are the same code
 from __future__ import annotations
 
 import json
+import math
 import time
 import warnings
 import zlib
@@ -22,8 +23,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from sparseae.engine.stack import Measurement, Stack
-from sparseae.engine.torch import TORCH
+from sparseae.engine.heldout import Quality
+from sparseae.engine.measurements import Measurement
+from sparseae.engine.products import TORCH
+from sparseae.engine.stack import Stack
 from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.results.location import Location
 from sparseae.results.parquet import parse, to_parquet
@@ -116,9 +119,10 @@ class Piece:
         x: the prepared data, (N, n).
         device: where to train.
         sweep: the sweep's name, for the rows.
-        routine: of the matrix products (`sparseae.engine.torch`).
+        routine: how a step is computed (`sparseae.engine.choice`).
         theory: whether to measure `sparseae.theory.terms` too.
         tf32: whether a GPU may train with products in TF32.
+        heldout: prepared samples that are measured only, (M, n).
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class Piece:
         *,
         theory: bool = False,
         tf32: bool = False,
+        heldout: Tensor | None = None,
     ) -> None:
         self.trials = tuple(trials)
         self.stack = Stack(trials, x, device, routine=routine, tf32=tf32)
@@ -142,6 +147,7 @@ class Piece:
         #: What was measured of the theory at ``epoch``.
         self.theory: Theory | None = None
         self._probe = Probe(self.stack) if theory else None
+        self._quality = Quality(self.stack, heldout)
         self._sweep = sweep
         self._saved = time.monotonic()
 
@@ -177,6 +183,11 @@ class Piece:
 
     def _rows_of(self, measured: Measurement, seconds: float) -> list[dict[str, Any]]:
         device = self.stack.device_name
+        rows = measured.rows()
+        for name, values in self._quality.columns(measured).items():
+            for row, value in zip(rows, values.tolist(), strict=True):
+                if row["status"] == "ok":
+                    row[name] = value if math.isfinite(value) else None
         return [
             {
                 **trial.values(),
@@ -188,7 +199,7 @@ class Piece:
                 "device": device,
                 **row,
             }
-            for trial, row in zip(self.trials, measured.rows(), strict=True)
+            for trial, row in zip(self.trials, rows, strict=True)
         ]
 
     def units(self) -> pa.Table:

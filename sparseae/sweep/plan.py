@@ -14,10 +14,10 @@ from functools import cached_property, lru_cache
 import torch
 
 from sparseae import data
-from sparseae.engine.footprint import footprint
-from sparseae.engine.stack import MEASURE_ROWS, NOISE_BYTES, Stack
-from sparseae.engine.torch import choose
-from sparseae.model.objective import OBJECTIVES
+from sparseae.engine.choice import choose
+from sparseae.engine.footprint import flops, footprint
+from sparseae.engine.minibatches import NOISE_BYTES
+from sparseae.engine.stack import Stack
 from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.preparation import Preparation
@@ -39,6 +39,9 @@ _SMALLEST = 4e11
 _MOST_BYTES = 2 << 30
 
 _FLOAT32 = 4
+
+#: Bytes that are measured of a unit.
+_MEASURED = 6 * 8
 
 #: Seconds that a plan spends measuring the rate of each kind of trial, and of all of them.
 _RATE_SECONDS, _ALL_RATES_SECONDS = 0.1, 4.0
@@ -87,34 +90,26 @@ def stacks(sweep: Sweep, trials: Sequence[Trial] | None = None) -> list[StackPla
 def cost(trial: Trial) -> float:
     """Floating point operations of a trial: training and measuring, every epoch.
 
-    Training takes the model's products a weight and sample (encode, decode, back through the
-    decoder and the two parts of the weight gradient: 2 each), measuring encodes and decodes.
+    Training takes the model's products (encode, decode, back through the decoder and the two parts
+    of the weight gradient: 2 each a weight), measuring encodes and decodes.
     """
     samples, inputs = data_shape(trial)
-    training, measuring = _flops_per_sample(trial, inputs)
+    training, measuring = flops(trial, inputs)
     epochs = trial.training.epochs
     return float(samples) * (training * epochs + measuring * (epochs + 1))
-
-
-def _flops_per_sample(trial: Trial, inputs: int) -> tuple[int, int]:
-    """Of training on a sample once, and of measuring it."""
-    objective = OBJECTIVES[trial.model]
-    weights = trial.training.hidden_units * inputs
-    step = objective.flops_per_weight_and_sample * objective.copies(trial.training)
-    return weights * step, weights * 4
 
 
 def data_shape(trial: Trial) -> tuple[int, int]:
     """(samples, inputs) of a trial's data set."""
     t = trial.training
-    return _data_shape(trial.dataset, t.samples, t.gaussian_inputs)
+    return _data_shape(trial.dataset, t.samples, t.gaussian_inputs, t.holdout)
 
 
 @lru_cache
-def _data_shape(name: str, samples: int, gaussian_inputs: int) -> tuple[int, int]:
+def _data_shape(name: str, samples: int, gaussian_inputs: int, holdout: float) -> tuple[int, int]:
     # A file's shape is read once for all its trials; a file that changes meanwhile only makes the
     # plan's figures old.
-    return data.shape(name, samples=samples, gaussian_inputs=gaussian_inputs)
+    return data.shape(name, samples=samples, gaussian_inputs=gaussian_inputs, holdout=holdout)
 
 
 def cut(plans: Sequence[StackPlan], workers: int, *, gpu: bool = False) -> list[StackPlan]:
@@ -148,8 +143,7 @@ def cut(plans: Sequence[StackPlan], workers: int, *, gpu: bool = False) -> list[
 
 def _parts_that_fit(plan: StackPlan) -> int:
     """Into how many parts a stack must be cut for its members, the data apart, to fit in memory."""
-    members = memory(plan) - memory(StackPlan(plan.trials[:1]))
-    return 1 + members // _MOST_BYTES
+    return 1 + _saved_bytes(plan) // _MOST_BYTES
 
 
 def _last_finish(pieces: Sequence[float], workers: int) -> float:
@@ -166,17 +160,20 @@ def memory(plan: StackPlan) -> int:
     Parameters and momentum, four times over while a checkpoint is serialized; the buffers of a
     step; a minibatch's noise; a chunk of the measurement; the data.
     """
-    t = plan.trials[0].training
-    samples, n = data_shape(plan.trials[0])
-    m, members = t.hidden_units, len(plan.trials)
-    objective = OBJECTIVES[plan.trials[0].model]
-    rows = t.batch_size * objective.copies(t)
-    parameters = 2 * (m * n + m)
-    buffers = rows * (objective.pairs * (m + n) + 3 * m)
-    minibatches = max(len({trial.seed for trial in plan.trials}) * rows * n * _FLOAT32, NOISE_BYTES)
-    chunk = min(MEASURE_ROWS, samples) * (3 * m + n)
-    floats = members * (4 * parameters + buffers) + chunk + samples * n
-    return _FLOAT32 * floats + 2 * minibatches
+    trial = plan.trials[0]
+    t, (samples, n) = trial.training, data_shape(trial)
+    alone = footprint([trial], samples, n, together=1).allocated
+    noise = len({trial.seed for trial in plan.trials}) * t.batch_size * n * _FLOAT32
+    minibatches = max(noise * max(t.corruptions, 1), NOISE_BYTES)
+    # Of the one whose buffers all use, the parameters are counted twice.
+    return alone + _saved_bytes(plan) + 2 * minibatches
+
+
+def _saved_bytes(plan: StackPlan) -> int:
+    """What each member has of its own: parameters and momentum, four times over while a checkpoint
+    is serialized, and what was measured of its units."""
+    units, n = plan.trials[0].training.hidden_units, data_shape(plan.trials[0])[1]
+    return len(plan.trials) * units * (4 * 2 * (n + 1) * _FLOAT32 + _MEASURED)
 
 
 def gpu_memory(plan: StackPlan) -> int:
@@ -272,9 +269,9 @@ def _rate(trial: Trial) -> float:
         ),
     )
     inputs = min(inputs, 1024)
-    flops = sum(_flops_per_sample(small, inputs))
+    operations = sum(flops(small, inputs))
     batch = small.training.batch_size
-    rows = min(samples, batch * max(1, min(20, int(2e10 / (flops * batch)))))
+    rows = min(samples, batch * max(1, min(20, int(2e10 / (operations * batch)))))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -288,4 +285,4 @@ def _rate(trial: Trial) -> float:
             epochs += 1
     finally:
         torch.set_num_threads(threads)
-    return flops * rows * epochs / elapsed
+    return operations * rows * epochs / elapsed

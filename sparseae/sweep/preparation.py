@@ -25,12 +25,13 @@ class Preparation:
     whiten: bool
     data_seed: int
     gaussian_inputs: int
+    holdout: float = 0.0
 
     @classmethod
     def of(cls, trial: Trial) -> Preparation:
         """What prepares a trial's data."""
         t = trial.training
-        return cls(trial.dataset, t.samples, t.whiten, t.data_seed, t.gaussian_inputs)
+        return cls(trial.dataset, t.samples, t.whiten, t.data_seed, t.gaussian_inputs, t.holdout)
 
     @property
     def label(self) -> str:
@@ -42,6 +43,8 @@ class Preparation:
             parts.append(f"data_seed={self.data_seed}")
         if self.dataset == "gaussian":
             parts.append(f"inputs={self.gaussian_inputs}")
+        if self.holdout:
+            parts.append(f"holdout={self.holdout:g}")
         return f"{self.dataset} ({', '.join(parts)})"
 
     @property
@@ -63,6 +66,7 @@ class Preparation:
             whiten=self.whiten,
             data_seed=self.data_seed,
             gaussian_inputs=self.gaussian_inputs,
+            holdout=self.holdout,
         )
 
 

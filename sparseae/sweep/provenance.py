@@ -1,4 +1,4 @@
-"""Where results come from: versions, commit, data and routines, for the Parquet metadata."""
+"""Where results come from, for the Parquet metadata: versions, processor, data, routines."""
 
 from __future__ import annotations
 
@@ -11,26 +11,61 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import sparseae
 from sparseae.sweep.routines import Choices
 
 
-def provenance(datasets: Mapping[str, Any], routines: Choices, tf32: bool) -> dict[str, str]:
-    """The metadata of a sweep's Parquet files, each value a text."""
-    versions = {"python": platform.python_version()}
-    for package in ("torch", "ray", "numpy", "pyarrow"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
+def provenance(
+    datasets: Mapping[str, Any], routines: Choices, tf32: bool, threads: int
+) -> dict[str, str]:
+    """The metadata of a sweep's Parquet files, each value a text.
+
+    The processor is the driver's; on a cluster its workers may have others.
+    """
     return {
         "version": sparseae.__version__,
         "git_commit": git_commit(),
-        "versions": json.dumps(versions),
+        "versions": json.dumps(versions()),
+        "processor": processor(),
+        "threads": str(threads),
         "datasets": json.dumps(datasets),
         "gemm": json.dumps(routines),
         "tf32": json.dumps(tf32),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers may depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "ray", "numpy", "pyarrow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def processor() -> str:
+    """The kind of this machine's processor: its products round as those of any other of the kind.
+
+    The name alone does not tell: virtual machines say "Intel(R) Xeon(R) Processor" of many.
+    """
+    known = {}
+    try:
+        with open("/proc/cpuinfo") as stream:
+            for line in stream:
+                key, colon, value = line.partition(":")
+                if not colon:  # the first processor is through
+                    break
+                known[key.strip()] = value.strip()
+    except OSError:
+        pass
+    parts = [known.get("model name") or platform.processor() or platform.machine()]
+    if "model" in known:
+        parts.append(f"family {known.get('cpu family')} model {known['model']}")
+    return ", ".join([*parts, torch.backends.cpu.get_cpu_capability()])
 
 
 def git_commit() -> str:

@@ -12,12 +12,14 @@ from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sparseae import paths
 from sparseae.errors import RequestError, named, shown
+from sparseae.sweep import embedded
 
 #: A configuration is a page of text, and 256 KiB are seconds of parsing: more is a mistake.
 MOST_BYTES = 256 << 10
@@ -185,7 +187,9 @@ def read(place: str | os.PathLike[str]) -> Any:
             text = stream.read(MOST_BYTES + 1)
     except OSError as error:
         reason = error.strerror or error
-        raise RequestError(f"{named(path)}: cannot be read: {reason}") from None
+        stem = Path(path).stem
+        hint = f"; sparseae configs {stem} copies it" if stem in embedded.names() else ""
+        raise RequestError(f"{named(path)}: cannot be read: {reason}{hint}") from None
     except ValueError as error:
         raise RequestError(f"{named(path)}: cannot be read: {error}") from None
     return parse(text, path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import itertools
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,15 +18,20 @@ from sparseae.results.location import Location, below
 from sparseae.results.lock import Check, only_run
 from sparseae.results.store import Store
 from sparseae.sweep.config import Sweep, difference
+from sparseae.sweep.deadline import deadline
 from sparseae.sweep.job import CHECKPOINTS, Executor, Job, Observer, Recorder, Task
 from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
 from sparseae.sweep.plan import StackPlan, cut, stacks
 from sparseae.sweep.preparation import Preparation, described, prepared, require_same_data
 from sparseae.sweep.provenance import provenance
-from sparseae.sweep.routines import chosen, shape_of
+from sparseae.sweep.routines import chosen, chosen_on_card, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: Curves that a notebook shows of a sweep at its end.
+_SHOWN = 48
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,25 @@ class Results:
 
         return load(self.place) if has_epochs(self.place) else no_epochs(TRAINING_TYPES)
 
+    def _repr_html_(self) -> str:
+        """In a notebook: what was trained, and the final activation fractions along sigma2."""
+        frame = self.frame
+        words = f"{self.trials:,} trials, {self.trained:,} trained now"
+        words += f", {len(self.failed):,} failed" if self.failed else ""
+        words += ", stopped before the end" if self.interrupted else ""
+        head = f"<b>{html.escape(self.place)}</b>: {words}"
+        if frame.empty:
+            return head
+        last = frame.loc[frame.groupby("trial_id")["epoch"].idxmax()]
+        wide = last.pivot_table(
+            index=["dataset", "constraint", "activation", "model"],
+            columns="sigma2",
+            values="activation_fraction",
+            aggfunc="mean",
+        )
+        note = "final activation fractions along sigma2, means over seeds"
+        return f"{head}<br>{note}{wide.head(_SHOWN).to_html(float_format='{:.3f}'.format)}"
+
 
 def run(
     source: str | Path | Mapping[str, Any] | Sweep,
@@ -59,6 +86,7 @@ def run(
     set_values: Sequence[str] = (),
     overwrite: bool = False,
     observer: Observer | None = None,
+    written: bytes | None = None,
     executor: Executor,
 ) -> Results:
     """Train what is left of a sweep and write its results under ``results/NAME``.
@@ -69,6 +97,7 @@ def run(
         set_values: ``KEY=VALUE`` changes to the configuration.
         overwrite: delete what a sweep of this name left before.
         observer: is told how it goes on.
+        written: the configuration as its file has it, to be kept beside what it resolves to.
         executor: trains.
 
     Raises:
@@ -85,13 +114,15 @@ def run(
     except OSError as error:
         raise RequestError(f"{location}: cannot be read: {first_line(error)}") from None
     datasets = prepared(sweep.trials())
-    with only_run(location, observer.note) as check:
+    with deadline(sweep.max_hours, observer.note), only_run(location, observer.note) as check:
         try:
             if overwrite:
                 _clear(location)
             else:
                 _require_continuable(location, sweep)  # again: it may have run in the meantime
                 require_same_data(location, described(datasets))
+            if written is not None:
+                (location / "sweep.source.yaml").write_bytes(written)
             return _train(sweep, place, datasets, observer, check, executor)
         except OSError as error:
             raise StorageError(
@@ -111,9 +142,22 @@ def _train(
     """Train what is left; the request is known to be sound."""
     location = Location.of(place).patient(sweep.storage_patience)
     trials = sweep.trials()
-    shapes = {shape_of(t, datasets[Preparation.of(t)].x.shape[1]) for t in trials}
-    routines = chosen(location, shapes, executor.threads(sweep), observer.note)
-    origin = provenance(described(datasets), routines, sweep.tf32)
+
+    def inputs_of(trial: Trial) -> int:
+        return datasets[Preparation.of(trial)].x.shape[1]
+
+    shapes = {shape_of(t, inputs_of(t)) for t in trials}
+    threads = executor.threads(sweep)
+    routines = {
+        **chosen(location, shapes, threads, observer.note),
+        **chosen_on_card(
+            location,
+            [(plan.trials, inputs_of(plan.trials[0])) for plan in stacks(sweep, trials)],
+            tf32=sweep.tf32,
+        ),
+    }
+    origin = provenance(described(datasets), routines, sweep.tf32, threads)
+    origin |= {"note": sweep.note, "tags": json.dumps(sweep.tags)}
     store = Store(location, TRAINING_TYPES, origin, check, theory=sweep.theory)
     (location / "sweep.yaml").write_bytes(sweep.text().encode())
     for name in store.put_aside:
@@ -138,6 +182,7 @@ def _train(
         location=location,
         tasks=tasks,
         datasets={preparation: d.x for preparation, d in datasets.items()},
+        heldout={p: d.heldout for p, d in datasets.items() if d.heldout is not None},
         routines=routines,
         recorder=recorder,
     )
@@ -197,13 +242,19 @@ def _require_continuable(location: Location, sweep: Sweep) -> None:
     if changed := difference(earlier, sweep):
         raise RequestError(
             f"{location} holds another sweep of this name: {'; '.join(changed)}"
-            " (--overwrite deletes it; another name keeps both)"
+            f" (--set name={_free(location, sweep.name)} keeps both; --overwrite deletes it)"
         )
+
+
+def _free(location: Location, name: str) -> str:
+    """A name near this one that no sweep beside it has."""
+    beside = Location(location.filesystem, location.path.rsplit("/", 1)[0])
+    return next(n for i in itertools.count(2) if not (beside / (n := f"{name}-{i}")).exists())
 
 
 def _clear(location: Location) -> None:
     """Delete what a sweep left, the lock apart."""
-    for folder in ("epochs", "units", "weights", "report", CHECKPOINTS):
+    for folder in ("epochs", "units", "weights", "report", "tensorboard", CHECKPOINTS):
         if (location / folder).exists():
             (location / folder).delete_folder()
     for file in location.files():

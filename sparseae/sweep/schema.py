@@ -9,13 +9,13 @@ from pydantic import TypeAdapter
 from sparseae.data import SOURCES
 from sparseae.model.activations import ACTIVATIONS
 from sparseae.model.constraints import CONSTRAINTS
-from sparseae.model.objective import OBJECTIVES
+from sparseae.model.objective import MODELS
 from sparseae.model.trial import AXES, DEFAULTS, FUNCTIONS, STACKABLE, TRAINING_TYPES
 from sparseae.sweep.checks import NAME, VALUES
 from sparseae.sweep.config import Resources, Sweep
 
 _NAMES = {
-    "model": OBJECTIVES,
+    "model": MODELS,
     "activation": ACTIVATIONS,
     "constraint": CONSTRAINTS,
     "f": FUNCTIONS,

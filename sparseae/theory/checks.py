@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 from torch.func import hessian, jacrev, vmap
 
-from sparseae.model.activations import ACTIVATIONS, Activation
-from sparseae.model.coefficients import PerMember
+from sparseae.model import ACTIVATIONS, MODELS
+from sparseae.model.activations import Activation
+from sparseae.model.coefficients import Coefficients
 from sparseae.model.constraints import row_norms
-from sparseae.model.objective import AE, DAE2, OBJECTIVES, Coefficients, Pass
+from sparseae.model.network import Network
+from sparseae.model.penalties import AE
+from sparseae.model.second_order import DAE2
 from sparseae.model.trial import Training
 from sparseae.theory.terms import cantelli, kink_gradient
 
@@ -92,8 +95,7 @@ def _white(seed: int, samples: int, n: int) -> Tensor:
 
 
 def _coefficients(sigma2: float, like: Tensor) -> Coefficients:
-    one, root, none = (PerMember([v], like) for v in (sigma2, sigma2**0.5, 0.0))
-    return Coefficients(lam=one, sigma=root, rho=none)
+    return Coefficients(like, [sigma2])
 
 
 #: What is not piecewise linear, and has a threshold: the Jacobian of maxout is not diagonal.
@@ -343,7 +345,7 @@ def _remark(
             W, b = _network(seed, 8, 5)
             W, x = W * (seed + 1), _white(seed, 40, 5)
             c = _coefficients(1.0, W)
-            values = [OBJECTIVES[m]().value(W, b, x, None, s, c) for m in (model, "ae")]
+            values = [MODELS[m]().value(W, b, x, None, s, c) for m in (model, "ae")]
             ours.append(float(values[0] - values[1]))
             theirs.append(float(reference(s, W[0], b[0], x[0])))
         lines.append(Line(activation, theirs, ours, False))
@@ -393,9 +395,8 @@ def _bias_gradient(
     model: str, s: Activation, W: Tensor, b: Tensor, x: Tensor, sigma2: float
 ) -> Tensor:
     """dJ/db of a model that does not corrupt, (m,)."""
-    objective = AE() if model == "ae" else OBJECTIVES[model](Training(q=1, p=1, f="square"))
-    p = Pass(W, b, s, objective.pairs, x.shape[1], copies=1)
-    return objective.gradient(p, x, None, _coefficients(sigma2, W))[0][0].clone()
+    objective = AE() if model == "ae" else MODELS[model](Training(q=1, p=1, f="square"))
+    return objective.gradient(Network(W, b), x, None, s, _coefficients(sigma2, W)).db[0]
 
 
 def _step(
@@ -403,7 +404,7 @@ def _step(
 ) -> tuple[Tensor, Tensor]:
     """Weights and biases after one step along the negative gradient."""
     W, b = W.clone().requires_grad_(), b.clone().requires_grad_()
-    OBJECTIVES[model]().value(W, b, x, None, s, _coefficients(lam, W)).sum().backward()
+    MODELS[model]().value(W, b, x, None, s, _coefficients(lam, W)).sum().backward()
     assert W.grad is not None
     assert b.grad is not None
     return (W - rate * W.grad).detach(), (b - rate * b.grad).detach()

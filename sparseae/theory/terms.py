@@ -18,8 +18,12 @@ from torch import Tensor
 
 from sparseae.engine.randomness import generator
 from sparseae.engine.stack import Stack
+from sparseae.model.coefficients import Coefficients
 from sparseae.model.constraints import row_norms
-from sparseae.model.objective import AE, DAE, DAE2, EDAE, Coefficients, Objective, Pass
+from sparseae.model.forms import Both, Corrupted, NoPenalty
+from sparseae.model.objective import Model
+from sparseae.model.penalties import AE
+from sparseae.model.second_order import DAE2
 
 #: One training sample in so many is measured, and at least so many are.
 _EVERY, _FEWEST = 50, 250
@@ -141,37 +145,39 @@ class Probe:
 
     def _member(self, i: int, epoch: int) -> tuple[UnitTheory, Tensor]:
         stack, x = self._stack, self._x
-        trial, training, s = stack.trials[i], stack.trials[i].training, stack.activation
+        problem, trial = stack.problem, stack.trials[i]
+        model, s, training = problem.model, problem.activation, trial.training
         W, b = stack.W[i], stack.b[i]
         unknown = torch.full_like(b, torch.nan, dtype=torch.float64)
         if stack.diverged[i]:
             values = {f.name: unknown for f in fields(UnitTheory)}
             return UnitTheory(**values), unknown[0]
-        c = Coefficients.of([trial], W)
+        c, net = Coefficients.of([trial], W), stack.network(i)
 
-        def gradient(objective: Objective, eps: Tensor | None = None) -> Tensor:
-            p = Pass(W, b, s, objective.pairs, x.shape[0], 1, stack.routine)
-            return objective.gradient(p, x, eps, c)[0].double()
+        def gradient(model: Model, eps: Tensor | None = None) -> Tensor:
+            noise = None if eps is None else eps.unsqueeze(0)
+            return model.gradient(net, x.unsqueeze(0), noise, s, c).db[0].double()
 
         ae = gradient(AE())
         first_order, second_order, kink = unknown, unknown, unknown
-        if stack.objective.stochastic:
+        seen = model.encoder_input
+        if seen.draws:
             noise = generator(trial.seed, "theory", epoch, stack.device)
             eps = torch.empty_like(x).normal_(generator=noise).unsqueeze(0)
-            above, below = gradient(stack.objective, eps), gradient(stack.objective, -eps)
+            above, below = gradient(model, eps), gradient(model, -eps)
             added = (above + below) / 2 - ae
-            if isinstance(stack.objective, DAE | EDAE):
+            if not isinstance(seen, Both):  # the noise is that of theorem 3, scaled by sigma
                 draws = training.batch_size * training.corruptions
                 first_order = (above - below) / 2 * (x.shape[0] / draws) ** 0.5
-            if isinstance(stack.objective, EDAE):
-                added.zero_()  # it is odd in eps: what is left is rounding
-            if isinstance(stack.objective, DAE):
+            if model.odd_in_noise:
+                added.zero_()  # what is left is rounding
+            if isinstance(seen, Corrupted) and isinstance(model.penalty, NoPenalty):
                 smooth = not s.piecewise_linear
                 second_order = gradient(DAE2()) - ae if smooth else torch.zeros_like(ae)
                 if s.kinked:
                     kink = kink_gradient(W, b, x, trial.sigma2, eps[0])
         else:
-            added = gradient(stack.objective) - ae
+            added = gradient(model) - ae
 
         a = torch.addmm(b, x, W.mT)
         h = s.value(a)

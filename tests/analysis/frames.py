@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from sparseae import check_predictions
+
 SIGMA2 = (0.0, 0.01, 0.09, 0.25, 0.49, 1.0)
 
 #: Shapes seen in real runs, as functions of sigma2.
@@ -35,7 +37,10 @@ def curve(
     rng: np.random.Generator | None = None,
     **extra: object,
 ) -> pd.DataFrame:
-    """Rows of one curve: each trial goes from 0.5 at epoch 0 to its final value by epoch 6."""
+    """Rows of one curve: each trial goes from 0.5 at epoch 0 to its final value by epoch 6.
+
+    E[a_j] moves with it, as that of a Gaussian unit of length one near its threshold.
+    """
     rng = rng or np.random.default_rng(0)
     rows = []
     values = SHAPES[shape](np.array(sigma2))
@@ -45,16 +50,49 @@ def curve(
             final = float(np.clip(value + offset + rng.normal(0, noise), 0, 1))
             for epoch in range(epochs + 1):
                 share = min(1.0, epoch / (0.6 * epochs))
+                activation_fraction = 0.5 + share * (final - 0.5)
                 rows.append(
                     {
                         "sweep": "made", "model": model, "activation": activation,
                         "sigma2": float(s), "constraint": constraint, "dataset": dataset,
                         "seed": seed, "epoch": epoch, "epochs": epochs, "status": "ok",
-                        "activation_fraction": 0.5 + share * (final - 0.5),
-                        "dead_fraction": dead(s) * share, "hidden_units": 1000, **extra,
+                        "activation_fraction": activation_fraction,
+                        "pre_activation_mean": (activation_fraction - 0.5) / 0.4,
+                        "weight_norm_mean": 1.0, "dead_fraction": dead(s) * share,
+                        "hidden_units": 1000, **extra,
                     }
                 )  # fmt: skip
     frame = pd.DataFrame(rows)
     names = ["model", "activation", "constraint", "dataset", "sigma2", "seed", *extra]
     frame["trial_id"] = frame[names].astype(str).agg("/".join, axis=1)
     return frame
+
+
+def measured(frame: pd.DataFrame, gradient: float = 0.0, **columns: float) -> pd.DataFrame:
+    """The same rows with the theory's columns; lambda dR/db_j is ``gradient`` sigma2.
+
+    By default the sign of the gradient foretells nine moves in ten, and the data are white.
+    """
+    known = {
+        "lemma1_share": 1.0, "lemma1_bound": 5.0, "ae_bias_gradient_rms": 0.1,
+        "condition_share": 0.0, "variance_ratio": 1.0, "theorem2_share": 1.0,
+        "descent_share": 0.5, "descent_fell": 0.9, "fell_share": 0.5,
+    }  # fmt: skip
+    added = known | columns | {"bias_gradient": gradient * frame["sigma2"]}
+    return frame.assign(**added)
+
+
+def effect(frame: pd.DataFrame, measure: str, by_epoch: Callable[[np.ndarray], np.ndarray]):
+    """The same rows with an effect of sigma2 on one measure, by epoch, at sigma2 = 1."""
+    added = by_epoch(frame["epoch"].to_numpy(float)) * frame["sigma2"]
+    return frame.assign(**{measure: frame[measure] + added})
+
+
+def verdicts(*frames: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """By prediction and data set."""
+    return rows(*frames)["verdict"].to_dict()
+
+
+def rows(*frames: pd.DataFrame) -> pd.DataFrame:
+    """The table of verdicts by prediction and data set."""
+    return check_predictions(pd.concat(frames)).set_index(["prediction", "dataset"])

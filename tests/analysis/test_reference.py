@@ -10,7 +10,7 @@ from sparseae.sweep.config import Sweep
 from tests.conftest import REPOSITORY
 
 RESULTS = REPOSITORY / "results"
-FOLDERS = ["reference", "rates", "explanations", "first-order", "controls"]
+FOLDERS = ["paper", "reference", "rates", "explanations", "first-order", "controls"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

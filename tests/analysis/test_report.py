@@ -6,6 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pandas as pd
@@ -14,8 +17,11 @@ from matplotlib.figure import Figure
 
 import sparseae
 from sparseae.analysis import plot
-from sparseae.analysis.report import expected_trials, report
+from sparseae.analysis.live import Live, serving
+from sparseae.analysis.page import expected_trials
+from sparseae.analysis.report import report
 from sparseae.errors import RequestError
+from sparseae.results.schema import EPOCH_FIELDS
 from tests.analysis.frames import curve
 
 SWEEP = {
@@ -129,13 +135,24 @@ def test_a_page_of_a_running_sweep_says_what_is_missing(sweep, tmp_path):
 def test_analyze_prints_and_stores_both_tables(sweep):
     done = command("analyze", sweep)
     assert done.returncode == 0, done.stderr
-    assert "relu dae" in done.stdout
-    assert "relu-flat" in done.stdout
-    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert "Is relu cae flat?" in done.stdout
+    assert "relu-flat: relu cae" in done.stdout
+    assert len(done.stdout.splitlines()) <= 30
+    # A command is one line, to be copied, however long the folder's name.
+    printed = done.stdout.replace(str(sweep), "results/quickstart")
+    assert all(len(line) <= 80 for line in printed.splitlines())
     stored = pd.read_parquet(sweep / "verdicts.parquet")
     expected = sparseae.check_predictions(sparseae.load(sweep))
     assert stored["verdict"].tolist() == expected["verdict"].tolist()
     assert len(pd.read_parquet(sweep / "trends.parquet")) == 4
+
+
+def test_analyze_with_details_has_curves_and_numbers(sweep):
+    done = command("analyze", sweep, "--details")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"relu dae +\w+ +0\.\d{3} +0\.\d{3}", done.stdout)
+    assert "corrected" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 
 def test_analyze_as_json(sweep):
@@ -175,7 +192,10 @@ def test_the_report_is_one_page_with_its_figures(sweep, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("chromedriver"), reason="no chromium-driver installed")
+@pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")),
+    reason="no chromium and chromium-driver installed",
+)
 def test_the_page_in_a_browser(sweep, tmp_path):
     """Open a verdict, sort, filter, by mouse and keyboard, on a desktop and a phone."""
     from selenium import webdriver
@@ -196,11 +216,28 @@ def test_the_page_in_a_browser(sweep, tmp_path):
         browser.get(page.as_uri())
         wait = WebDriverWait(browser, 10)
 
-        first = browser.find_element(By.CSS_SELECTOR, "details.prediction")
-        assert not first.find_element(By.TAG_NAME, "table").is_displayed()
-        first.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
-        wait.until(lambda _: first.find_element(By.TAG_NAME, "table").is_displayed())
-        assert first.find_element(By.TAG_NAME, "svg").is_displayed()
+        heads = [e.text for e in browser.find_elements(By.CSS_SELECTOR, ".answer h2")]
+        assert heads[0].startswith("Is relu cae flat?")
+        pictures = browser.find_elements(By.CSS_SELECTOR, ".answer svg.curve, .finding svg.curve")
+        assert len(pictures) >= 8
+        assert all(p.is_displayed() and p.rect["width"] > 80 for p in pictures)
+
+        numbers = browser.find_element(By.CSS_SELECTOR, "details.numbers")
+        assert not numbers.find_element(By.TAG_NAME, "dl").is_displayed()
+        numbers.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+        wait.until(lambda _: numbers.find_element(By.TAG_NAME, "dl").is_displayed())
+
+        def shown_findings():
+            findings = browser.find_elements(By.CSS_SELECTOR, ".finding")
+            return [f.get_attribute("data-verdict") for f in findings if f.is_displayed()]
+
+        every = shown_findings()
+        button = browser.find_element(By.CSS_SELECTOR, ".counts .inconclusive button")
+        count = int(button.find_element(By.TAG_NAME, "b").text)
+        button.send_keys(Keys.ENTER)
+        assert shown_findings() == ["inconclusive"] * count
+        button.click()
+        assert shown_findings() == every
 
         table = browser.find_element(By.ID, "curve-table")
 
@@ -223,12 +260,77 @@ def test_the_page_in_a_browser(sweep, tmp_path):
         wait.until(lambda _: browser.find_element(By.ID, "shown").text == "2 of 4 curves")
         assert set(shown(0)) == {"dae", "mdae"}
 
-        browser.set_window_size(390, 800)
+        # A window is never as narrow as a phone, which is told of by the protocol.
+        phone = {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        wait.until(lambda _: browser.execute_script("return window.innerWidth") == 390)
         wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert browser.execute_script(wide) == 0
         assert browser.get_log("browser") == []
     finally:
         browser.quit()
+
+
+def test_what_a_file_calls_its_trials_is_text(sweep, tmp_path):
+    """Names that are HTML, SVG, mathematics, markup or a path are shown as they are."""
+    names = ["<script>alert(1)</script>", "$\\frac{", "[red]x", "../../up", "a'\"&amp;"]
+    bad = tmp_path / "bad"
+    (bad / "epochs").mkdir(parents=True)
+    frame = curve(sigma2=(0.0, 1.0), seeds=2, epochs=2)
+    for column in sparseae.load(sweep).columns.intersection([f.name for f in EPOCH_FIELDS]):
+        if column not in frame:
+            frame[column] = "cpu" if column == "device" else 1
+    parts = []
+    for k, name in enumerate(names):
+        part = frame.assign(trial_id=frame["trial_id"].str[:-1] + str(k))
+        key = ("activation", "constraint", "dataset", "model")[k % 4]
+        parts.append(part.assign(**{key: name}))
+    pd.concat(parts).to_parquet(bad / "epochs" / "part-1.parquet")
+    output = tmp_path / "deep" / "out"
+    page = report(bad, output).read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert page.count("<script>") == 1  # the page's own
+    assert {p.name for p in (tmp_path / "deep").iterdir()} == {"out"}
+    assert all(p.parent == output for p in output.rglob("*"))
+    for identifier in re.findall(r' id="([^"]*)"', page):
+        assert re.fullmatch(r"[A-Za-z0-9_.:-]+", identifier)
+    done = command("analyze", bad, "--details")
+    assert done.returncode == 0, done.stderr
+    assert "[red]x" in done.stdout
+
+
+def test_the_live_page_renews_itself_while_a_sweep_runs(sweep, tmp_path):
+    part = tmp_path / "part"
+    shutil.copytree(sweep / "epochs", part / "epochs")
+    page = Live(str(part), tmp_path / "out", note=print)
+    page.renew()
+    with serving(page, tmp_path / "out") as address:
+
+        def get(path, **headers):
+            asked = urllib.request.Request(address + path, headers=headers)
+            with urllib.request.urlopen(asked) as answer:
+                return answer.read().decode()
+
+        assert re.match(r"http://127\.0\.0\.1:\d+/$", address)
+        before = get("version")
+        assert 'fetch("version"' in get("")
+        assert 'fetch("version"' not in (tmp_path / "out" / "report.html").read_text()
+        (part / "epochs" / "part-2.parquet").write_bytes(b"")
+        with pytest.raises(RequestError):  # half a file leaves the page as it was
+            page.renew()
+        assert get("version") == before
+        frame = sparseae.load(sweep)
+        more = frame.assign(trial_id=frame["trial_id"].str[:-1] + "x", seed=frame["seed"] + 7)
+        more.to_parquet(part / "epochs" / "part-2.parquet")
+        deadline = time.monotonic() + 60
+        while get("version") == before and time.monotonic() < deadline:
+            page.renew()
+        assert "48 trials" in get("")
+        with pytest.raises(urllib.error.HTTPError, match="421"):
+            get("", Host="evil.example:80")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            get("../part/epochs/part-1.parquet")
 
 
 def test_a_folder_of_sweeps_is_one_table(sweep, tmp_path):

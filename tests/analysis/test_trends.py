@@ -1,16 +1,13 @@
 """Trends of curves whose answer is known."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from sparseae import trends
-from sparseae.analysis.trends import _kendall
 from sparseae.errors import RequestError
-from tests.analysis.frames import SIGMA2, curve
+from tests.analysis.frames import curve, effect
 
 
 def only(frame: pd.DataFrame):
@@ -58,35 +55,29 @@ def test_changes_are_paired_over_seeds():
 
 
 def test_numbers_are_those_of_the_data():
-    frame = curve("decreasing", noise=0.0)
-    row = only(frame)
+    row = only(curve("decreasing", noise=0.0))
     assert row.first == pytest.approx(0.38)
     assert row.lowest == row.last
+    assert row.change == pytest.approx(0.4 * row.pre_change)
     assert row.tau == -1
-    sigma = np.sqrt(SIGMA2)
-    final = frame.query("epoch == 10 and seed == 0").sort_values("sigma2")["activation_fraction"]
-    assert row.slope == pytest.approx(stats.theilslopes(final, sigma).slope)
 
 
-def test_kendall_is_scipys_for_one_seed():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        y = rng.standard_normal(6)
-        expected = stats.kendalltau(np.arange(6), y, method="exact")
-        assert _kendall(y[None]) == pytest.approx((expected.statistic, expected.pvalue))
+def test_the_interval_is_students_over_seeds():
+    frame = curve("decreasing", seeds=4)
+    last = frame.query("epoch == 10").set_index(["sigma2", "seed"])["activation_fraction"]
+    change = last[1.0] - last[0.0]
+    expected = stats.t.interval(0.95, 3, change.mean(), stats.sem(change))
+    row = only(frame)
+    assert (row.change_low, row.change_high) == pytest.approx(expected)
 
 
-def test_kendalls_p_is_exact_for_two_seeds():
-    y = np.array([[1.0, 2.0, 3.0], [1.0, 3.0, 2.0]])
-    orders = list(itertools.permutations(range(3)))
-
-    def score(order):
-        return sum(np.sign(order[j] - order[i]) for i, j in itertools.combinations(range(3), 2))
-
-    sums = [score(a) + score(b) for a, b in itertools.product(orders, orders)]
-    tau, p = _kendall(y)
-    assert tau == pytest.approx(4 / 6)
-    assert p == pytest.approx(np.mean(np.abs(sums) >= 4))
+def test_values_of_sigma2_are_no_replicates():
+    """Two seeds that disagree show nothing, however many values of sigma2 each has."""
+    sigma2 = tuple(np.linspace(0, 1, 12))
+    frame = curve("flat", sigma2=sigma2, seeds=2, noise=0.0)
+    frame = effect(frame, "activation_fraction", lambda e: -0.1 * e / e.max())
+    frame.loc[frame["seed"] == 1, "activation_fraction"] = 0.37
+    assert only(frame).trend == "undecided"
 
 
 def test_dead_units_have_an_onset():
@@ -141,7 +132,7 @@ def test_scattered_gaps_cost_values_of_sigma2_before_seeds():
         gap = (frame["seed"] == seed) & (frame["sigma2"] == sigma2)
         frame.loc[gap, ["status", "activation_fraction"]] = ["diverged", np.nan]
     row = only(frame)
-    assert (row.seeds, row.sigma2_values) == (3, 4)
+    assert (row.seeds, row.sigma2_values, row.sigma2_last) == (3, 4, 1.0)
 
 
 def test_folders_that_share_trials_count_them_once():
@@ -151,13 +142,53 @@ def test_folders_that_share_trials_count_them_once():
     assert only(pd.concat([frame, longer])).epochs == 20
 
 
-def test_an_unconverged_curve_is_marked():
-    assert only(curve("decreasing")).converged
+def test_what_moves_alike_at_every_sigma2_is_settled():
     moving = curve("decreasing", noise=0.0)
     moving["activation_fraction"] += 0.02 * (10 - moving["epoch"])
-    row = only(moving)
-    assert not row.converged
-    assert "not converged" in row.note
+    assert only(moving).settled
+    row = only(effect(moving, "activation_fraction", lambda e: -0.02 * e))
+    assert not row.settled
+    assert "the effect still moves" in row.note
+
+
+@pytest.mark.parametrize("measure", ["activation_fraction", "pre_activation_mean"])
+def test_flat_in_one_measure_alone_is_not_flat(measure):
+    frame = effect(curve("flat", noise=0.001), measure, lambda e: 0.2 * (e > 5))
+    assert only(frame).trend != "flat"
+
+
+@pytest.mark.parametrize("measure", ["activation_fraction", "pre_activation_mean"])
+def test_flat_is_what_stays_flat(measure):
+    """Within the margin now, but at the pace of the last fifth not for long."""
+    for pace, trend in ((0.0, "flat"), (-0.0025, "undecided")):
+        frame = effect(curve("flat", noise=0.0005), measure, lambda e, p=pace: p * e)
+        assert only(frame).trend == trend
+
+
+def test_a_drift_that_does_not_slow_down_is_not_flat_however_slow():
+    """In ten times the epochs it has left the margin; one as fast that slows down has not."""
+    steady = effect(curve("flat", noise=0.0), "activation_fraction", lambda e: -0.0004 * e)
+    slowing = effect(curve("flat", noise=0.0), "activation_fraction",
+                     lambda e: -0.01 + 0.02 / (2 + e))  # fmt: skip
+    assert only(steady).trend == "undecided"
+    assert only(slowing).trend == "flat"
+
+
+def test_a_seed_that_is_dead_from_the_start_is_left_out():
+    frame = curve("decreasing", seeds=4)
+    dead = frame["seed"] == 3
+    frame.loc[dead, ["activation_fraction", "dead_fraction"]] = 0.001, 0.998
+    row = only(frame)
+    assert (row.seeds, row.trend) == (3, "decreasing")
+    assert "1 seed left out: units dead" in row.note
+
+
+def test_one_trial_that_diverged_does_not_shorten_the_curve_of_the_others():
+    frame = curve("decreasing", seeds=4)
+    wild = (frame["seed"] == 3) & (frame["sigma2"] == 1.0)
+    frame.loc[wild, ["status", "activation_fraction"]] = ["diverged", np.nan]
+    row = only(frame)
+    assert (row.seeds, row.sigma2_values, row.sigma2_last) == (4, 6, 1.0)
 
 
 def test_different_configurations_are_different_curves():

@@ -18,8 +18,9 @@ from rich.text import Text
 
 import sparseae
 from sparseae.analysis import plot
-from sparseae.cli import console, main
-from sparseae.cli.view import RunView
+from sparseae.cli import _console as console
+from sparseae.cli import main
+from sparseae.cli._view import RunView
 
 SWEEP = """
 name: small

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,100 +19,13 @@ from pathlib import Path
 import boto3
 import click
 import pytest
-import requests
 import yaml
 
 from sparseae.cluster import aws
+from tests.cluster.aws import HOME_RANGE, REGION, filled_in, rights_of, rules, user_data
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
-
-REGION = "us-west-2"
-HOME_RANGE = "198.51.100.7/32"
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Where moto answers for AWS."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        env=os.environ | {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    stop = time.monotonic() + 60
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert time.monotonic() < stop, "moto did not start"
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait()
-
-
-@pytest.fixture
-def account(server, tmp_path, monkeypatch):
-    """An empty account, and a machine that can reach nothing but it."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    ssh = tools / "ssh"
-    ssh.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/ssh.log\nexit 255\n')
-    ssh.chmod(0o755)
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("of a test")
-    for name, value in {
-        "PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(tmp_path), "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    boto3.setup_default_session()
-    requests.post(f"{server}/moto-api/reset", timeout=10).raise_for_status()
-    return tmp_path
-
-
-def filled_in(path: Path) -> dict:
-    """The YAML as its reader fills it in, with an image that moto lists."""
-    image = boto3.client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
-    text = (REPOSITORY / "cluster" / "gpu.yaml").read_text()
-    text = text.replace("203.0.113.0/32", HOME_RANGE).replace("CHANGE-ME", "my-bucket")
-    config = yaml.safe_load(text)
-    for kind in config["available_node_types"].values():
-        assert kind["node_config"]["ImageId"].startswith("resolve:ssm:/aws/service/deeplearning/")
-        kind["node_config"]["ImageId"] = image
-    path.write_text(yaml.safe_dump(config))
-    return config
-
-
-def rules(group: dict) -> list:
-    return [
-        (p["IpProtocol"], p.get("FromPort"), [r["CidrIp"] for r in p["IpRanges"]],
-         [pair["GroupId"] for pair in p["UserIdGroupPairs"]])
-        for p in group["IpPermissions"]
-    ]  # fmt: skip
-
-
-def _listed(value) -> list:
-    return [value] if isinstance(value, str) else value
-
-
-def rights_of(instance: dict) -> tuple[list[str], dict[str, str], str]:
-    """Of a machine: the policies attached to its role, what it may do on what, the role's ARN."""
-    iam = boto3.client("iam")
-    name = instance["IamInstanceProfile"]["Arn"].rsplit("/", 1)[-1]
-    (role,) = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]
-    attached = iam.list_attached_role_policies(RoleName=role["RoleName"])["AttachedPolicies"]
-    document = iam.get_role_policy(RoleName=role["RoleName"], PolicyName="sparseae")
-    allowed = {
-        action: statement["Resource"]
-        for statement in document["PolicyDocument"]["Statement"]
-        for action in _listed(statement["Action"])
-    }
-    return [policy["PolicyName"] for policy in attached], allowed, role["Arn"]
 
 
 def test_ray_up_makes_a_head_that_one_range_reaches(account):
@@ -152,8 +66,15 @@ def test_ray_up_makes_a_head_that_one_range_reaches(account):
     for other in groups:
         assert "0.0.0.0/0" not in json.dumps(other["IpPermissions"])
 
+    # Its own shutdown, which the guard asks for, ends it for good.
+    behaviour = ec2.describe_instance_attribute(
+        InstanceId=head["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
+    )
+    assert behaviour["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
+    assert " 3600 604800 " in user_data(head)
+
     policies, allowed, _ = rights_of(head)
-    assert policies == ["AmazonEC2FullAccess"]
+    assert policies == []
     assert allowed["s3:PutObject"] == "arn:aws:s3:::my-bucket/*"
     assert allowed["iam:PassRole"].endswith("role/sparseae-sparseae-worker")
 
@@ -170,6 +91,7 @@ def test_a_worker_is_a_spot_machine_with_a_gpu_and_the_same_rules(account, monke
     (instance,) = reservation["Instances"]
     assert instance["InstanceType"] == "g5.xlarge"
     assert instance["InstanceLifecycle"] == "spot"
+    assert " 1200 604800 " in user_data(instance)
     policies, allowed, role = rights_of(instance)
     assert policies == []
     assert {action.partition(":")[0] for action in allowed} == {"s3"}
@@ -215,6 +137,58 @@ def test_an_image_is_found_by_the_name_that_aws_publishes(account):
     assert aws._image(session, "ami-1") == "ami-1"
 
 
+def test_ray_down_leaves_nothing_that_costs(account, monkeypatch):
+    monkeypatch.setattr(aws, "_PROPAGATION_SECONDS", 0)
+    made = aws.Provider.bootstrap_config(filled_in(account / "gpu.yaml"))
+    provider = aws.Provider(made["provider"], "sparseae")
+    ec2, iam = boto3.client("ec2"), boto3.client("iam")
+    for kind, count in (("head", 1), ("worker", 2)):
+        node = made["available_node_types"]["head" if kind == "head" else "gpu"]["node_config"]
+        node = {k: v for k, v in node.items() if k != "InstanceMarketOptions"}
+        provider.create_node(node, {"ray-node-type": kind}, count)
+    stopped = provider.non_terminated_nodes({"ray-node-type": "worker"})[0]
+    ec2.stop_instances(InstanceIds=[stopped])
+    foreign = ec2.run_instances(
+        ImageId=node["ImageId"], MinCount=1, MaxCount=1, InstanceType="m5.large"
+    )["Instances"][0]["InstanceId"]  # fmt: skip
+    assert stopped not in provider.non_terminated_nodes({})
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "ray"), "down", "--yes", str(account / "gpu.yaml")],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    alive = [
+        instance["InstanceId"]
+        for page in ec2.describe_instances()["Reservations"]
+        for instance in page["Instances"]
+        if instance["State"]["Name"] not in ("terminated", "shutting-down")
+    ]
+    assert alive == [foreign]
+    names = [g["GroupName"] for g in ec2.describe_security_groups()["SecurityGroups"]]
+    assert not [name for name in names if "sparseae" in name]
+    assert not iam.list_roles()["Roles"]
+    assert not iam.list_instance_profiles()["InstanceProfiles"]
+    volumes = {v["Attachments"][0]["InstanceId"] for v in ec2.describe_volumes()["Volumes"]}
+    assert volumes <= {foreign}
+
+
+def test_a_results_url_reaches_the_head_s_shell_as_it_is(account, monkeypatch):
+    monkeypatch.setattr(aws, "_PROPAGATION_SECONDS", 0)
+    config = filled_in(account / "gpu.yaml")
+    url = "s3://my-bucket/a b?region=us-west-2&endpoint_override=$HOST'1"
+    config["provider"]["results"] = url
+    command = aws.Provider.bootstrap_config(config)["head_setup_commands"][-1]
+    assert command.endswith(" > ~/sparseae/results.env")
+    (account / "sparseae").mkdir()
+    read = f'{command}; . ~/sparseae/results.env; printf %s "$SPARSEAE_RESULTS"'
+    for shell in ("bash", "sh"):
+        done = subprocess.run([shell, "-c", read], capture_output=True, text=True, check=True)
+        assert done.stdout == url
+    # As Ray sends it.
+    sent = f"bash --login -c -i {shlex.quote(read)}"
+    assert subprocess.run(["sh", "-c", sent], capture_output=True, text=True).stdout == url
+
+
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
@@ -223,6 +197,14 @@ def test_an_image_is_found_by_the_name_that_aws_publishes(account):
         ("ssh_from", "203.0.113.0/32", "the file's example"),
         ("results", "s3://CHANGE-ME/sparseae", "must be s3://BUCKET/PREFIX"),
         ("results", "/tmp/results", "must be s3://BUCKET/PREFIX"),
+        (
+            "results",
+            "s3://AKIA:se/cret@my-bucket/x",
+            r"s3://...@my-bucket/x holds a key",
+        ),
+        ("idle_minutes", {"worker": 5}, "must be more than idle_timeout_minutes"),
+        ("idle_minutes", {"workers": 9}, "must be as"),
+        ("max_hours", 0, "provider.max_hours: must be a number above 0, not 0"),
     ],
 )
 def test_what_is_not_filled_in_is_refused_before_anything_is_made(account, key, value, says):
@@ -231,3 +213,18 @@ def test_what_is_not_filled_in_is_refused_before_anything_is_made(account, key, 
     with pytest.raises(click.ClickException, match=says):
         aws.Provider.bootstrap_config(config)
     assert not boto3.client("iam").list_roles()["Roles"]
+
+
+def test_the_budget_of_the_docs_is_one_that_aws_takes(account):
+    """The command's JSON, by AWS's own model of the call (botocore checks it) and moto."""
+    text = (REPOSITORY / "docs" / "cluster.md").read_text()
+    budget, told = (
+        json.loads(re.search(rf"--{option} '(.*)'", text)[1])
+        for option in ("budget", "notifications-with-subscribers")
+    )
+    budgets = boto3.client("budgets")
+    budgets.create_budget(
+        AccountId="123456789012", Budget=budget, NotificationsWithSubscribers=told
+    )
+    (made,) = budgets.describe_budgets(AccountId="123456789012")["Budgets"]
+    assert made["BudgetName"] == "sparseae"

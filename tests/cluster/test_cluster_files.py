@@ -1,18 +1,21 @@
 """Each file of cluster/ against the schema of what reads it, and against its promises."""
 
+import importlib.util
 import itertools
 import json
 import re
+import subprocess
 
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from sparseae.cluster.guard import boot_script
 from tests.conftest import REPOSITORY
 
 CLUSTER = REPOSITORY / "cluster"
 LAUNCHED = ["gpu.yaml", "onprem.yaml", "gcp-gpu.yaml"]
-EVERY = sorted(path.name for path in CLUSTER.iterdir() if path.suffix in (".yaml", ""))
+EVERY = sorted(path.name for path in CLUSTER.iterdir() if path.suffix in (".yaml", ".sh", ""))
 
 #: What a credential looks like: AWS and Google keys, tokens of Ray, W&B and GitHub, private keys.
 CREDENTIAL = re.compile(
@@ -92,9 +95,9 @@ def test_nothing_but_the_head_stays_when_nothing_runs(name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_file_opens_with_what_it_starts_and_costs(name):
-    lines = (CLUSTER / name).read_text().splitlines()
+    lines = (CLUSTER / name).read_text().removeprefix("#!/usr/bin/env bash\n").splitlines()
     opening = "\n".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
-    wanted = ["Starts:", "Costs", "Change:", "Needs:"] if name.endswith(".yaml") else ["build"]
+    wanted = ["build"] if name == "Dockerfile" else ["Starts:", "Costs", "Change:", "Needs:"]
     for word in wanted:
         assert word in opening
 
@@ -124,7 +127,98 @@ def test_the_sweep_in_the_manifest_is_a_valid_one():
 
 
 def test_paths_of_the_tests_are_the_files_of_the_folder():
-    assert set(EVERY) == {*LAUNCHED, "kuberay-rayjob.yaml", "Dockerfile"}
+    others = {"kuberay-rayjob.yaml", "sky.yaml", "slurm.sh", "Dockerfile"}
+    assert set(EVERY) == {*LAUNCHED, *others}
+
+
+@pytest.mark.parametrize("name", ["gpu.yaml", "gcp-gpu.yaml", "sky.yaml", "slurm.sh"])
+def test_what_costs_money_says_how_it_ends_by_itself(name):
+    assert "# Ends by itself: " in (CLUSTER / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["gpu.yaml", "gcp-gpu.yaml"])
+def test_a_machine_of_a_cloud_ends_by_itself_and_for_good(name):
+    """Without its head, its autoscaler and its owner; tests/cluster/test_guard.py shows how."""
+    config = read(name)
+    assert boot_script(config, "head") != boot_script(config, "worker")
+    assert config["provider"]["module"].startswith("sparseae.cluster.")
+    assert config["provider"]["cache_stopped_nodes"] is False
+    for kind in config["available_node_types"].values():
+        node = kind["node_config"]
+        if name == "gpu.yaml":
+            assert node["InstanceInitiatedShutdownBehavior"] == "terminate"
+            assert all(d["Ebs"]["DeleteOnTermination"] for d in node["BlockDeviceMappings"])
+        else:
+            assert node["scheduling"]["instanceTerminationAction"] == "DELETE"
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_a_head_s_autoscaler_is_started_again(name):
+    started, watched = read(name)["head_start_ray_commands"][-2:]
+    assert "ray start --head" in started
+    assert "sparseae.cluster.monitor" in watched
+
+
+@pytest.mark.parametrize("name", ["gpu.yaml", "gcp-gpu.yaml"])
+@pytest.mark.parametrize("lacking", ["rsync", "python3"])
+def test_a_missing_tool_is_installed(name, lacking, tmp_path):
+    (command,) = read(name)["initialization_commands"]
+    for tool in {"rsync", "python3"} - {lacking}:
+        (tmp_path / tool).write_text("#!/bin/sh\n")
+    (tmp_path / "sudo").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/log\n')
+    for tool in tmp_path.iterdir():
+        tool.chmod(0o755)
+    for shell in ("/bin/bash", "/bin/sh"):
+        done = subprocess.run([shell, "-c", command], env={"PATH": str(tmp_path)}, check=True)
+        assert done.returncode == 0
+        assert "install -qq -y rsync python3-venv" in (tmp_path / "log").read_text()
+        (tmp_path / "log").unlink()
+
+
+def test_a_results_url_with_any_character_of_a_url_reaches_the_shell(tmp_path):
+    url = "s3://bucket/x?region=eu-west-1&endpoint_override=localhost:9000&scheme=http"
+    (command,) = read("onprem.yaml")["head_setup_commands"]
+    command = command.replace("/shared/sparseae", url)
+    (tmp_path / "sparseae").mkdir()
+    done = subprocess.run(
+        ["bash", "-c", f'{command}; . ~/sparseae/results.env; printf %s "$SPARSEAE_RESULTS"'],
+        env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == url
+
+
+def test_the_sweep_on_kubernetes_is_cut_for_all_its_cards():
+    config_map, rayjob = yaml.safe_load_all((CLUSTER / "kuberay-rayjob.yaml").read_text())
+    resources = yaml.safe_load(config_map["data"]["sweep.yaml"])["resources"]
+    (group,) = rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert resources["workers"] == group["maxReplicas"] / resources["gpu"]
+
+
+#: What SkyPilot 0.14's reference (docs.skypilot.co, "Task YAML") has of what the file uses. Its own
+#: validation (sky.Task.from_yaml) accepts the file; SkyPilot is no dependency of this project.
+SKY = {"name", "resources", "envs", "workdir", "setup", "run"}
+SKY_RESOURCES = {"accelerators", "cpus", "use_spot", "disk_size", "job_recovery"}
+
+
+def test_the_file_for_skypilot_has_the_keys_of_its_reference():
+    task = read("sky.yaml")
+    assert set(task) <= SKY
+    assert set(task["resources"]) <= SKY_RESOURCES
+    assert task["resources"]["use_spot"]
+    assert (REPOSITORY / task["envs"]["CONFIG"]).exists()
+    if importlib.util.find_spec("sky"):
+        import sky
+
+        sky.Task.from_yaml(str(CLUSTER / "sky.yaml"))
+
+
+def test_the_script_for_slurm_is_bash_and_may_be_queued_again():
+    subprocess.run(["bash", "-n", CLUSTER / "slurm.sh"], check=True)
+    text = (CLUSTER / "slurm.sh").read_text()
+    options = re.findall(r"^#SBATCH --(.*)$", text, re.MULTILINE)
+    assert {"requeue", "open-mode=append", "signal=B:USR1@180"} <= set(options)
+    # sbatch reads its options up to the first command.
+    assert text.index("#SBATCH") < text.index("set -euo") > text.rindex("#SBATCH")
 
 
 #: What KubeRay's reference (docs.ray.io, "KubeRay CRD API reference") has of what the file uses.

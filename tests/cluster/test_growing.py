@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import time
 
 import pytest
+import yaml
 
 from sparseae.results import load
 from tests.cluster import machines as m
@@ -89,6 +92,12 @@ def alone(tmp_path):
         yield Alone(made["alone"])
 
 
+def monitors(alone: Alone) -> list[str]:
+    """The processes of the autoscaler."""
+    lines = alone.machine.run("ps", "axo", "pid,args").stdout.splitlines()
+    return [line.split()[0] for line in lines if re.search("autoscaler/.*monitor.py", line)]
+
+
 def test_auto_has_the_autoscaler_start_gpus(alone, tmp_path):
     node = GROWING["provider"]["head_node_id"]
     # Where `ray up` leaves it.
@@ -98,6 +107,24 @@ def test_auto_has_the_autoscaler_start_gpus(alone, tmp_path):
         f"RAY_CLOUD_INSTANCE_ID={node} RAY_OVERRIDE_NODE_ID_FOR_TESTING={node}; "
         "ray start --head --num-cpus=2 --autoscaling-config=~/ray_bootstrap_config.yaml"
     )
+    # The autoscaler dies, and is started again, by the line that the clusters' files have.
+    (line,) = (
+        command
+        for command in yaml.safe_load((REPOSITORY / "cluster" / "gpu.yaml").read_text())[
+            "head_start_ray_commands"
+        ]
+        if "sparseae.cluster.monitor" in command
+    )
+    (alone.machine.home / "sparseae").mkdir()
+    (alone.machine.home / "sparseae" / "env").touch()
+    alone.do(line)
+    first = monitors(alone)
+    assert len(first) == 1
+    while "is watched" not in (alone.machine.home / "sparseae" / "monitor.log").read_text():
+        time.sleep(0.1)
+    alone.do(f"kill -9 {first[0]}")
+    while not (second := monitors(alone)) or second == first:
+        time.sleep(0.3)
     plan = alone.do("sparseae plan sweep.yaml --address auto")
     assert "4 at once on 0 of 2 GPUs up" in " ".join(plan.split())
     said = alone.do("sparseae run sweep.yaml --address auto --results results")

@@ -2,16 +2,21 @@
 
 import http.server
 import os
+import shlex
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
+from ray.job_submission import JobDetails, JobStatus
 
 from sparseae.cluster import jobs
 from sparseae.errors import RequestError
 from sparseae.sweep.config import Sweep
+from tests.conftest import REPOSITORY
 
 SWEEP = {
     "name": "mine",
@@ -52,6 +57,140 @@ def test_a_file_from_elsewhere_or_too_large_is_refused(folder, monkeypatch):
 def test_an_address_that_is_none_is_refused(folder, address):
     with pytest.raises(RequestError, match="must be http://HOST:8265"):
         jobs.Jobs(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://10.0.0.5:8265", "head:8265", "http://127.0.0.1.example"]
+)
+def test_the_token_goes_unencrypted_over_this_machine_alone(folder, monkeypatch, address):
+    sent = []
+    monkeypatch.setattr("requests.sessions.Session.send", lambda *a, **k: sent.append(a))
+    monkeypatch.setattr("requests.request", lambda *a, **k: sent.append(a))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(RequestError, match="unencrypted") as refused:
+        jobs.Jobs(address)
+    assert "\n" not in str(refused.value)
+    assert not sent
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:8265", "localhost:8265", "http://[::1]:8265", "https://ray.example.org"],
+)
+def test_it_goes_over_loopback_and_over_tls(monkeypatch, address):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert jobs._url(address).endswith(address)
+
+
+def test_a_cluster_without_a_token_may_be_anywhere(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert jobs._url("http://10.0.0.5:8265") == "http://10.0.0.5:8265"
+
+
+def test_no_proxy_is_sent_what_is_for_this_machine(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    monkeypatch.setenv("no_proxy", "example.org")
+    url = jobs._url("127.0.0.1:8265")
+    assert requests.utils.get_environ_proxies(url) == {}
+    assert requests.utils.get_environ_proxies("http://example.com")
+
+
+def test_a_key_in_the_address_is_refused_and_not_repeated(folder):
+    with pytest.raises(RequestError) as refused:
+        jobs.Jobs("https://me:hunter2@ray.example.org")
+    assert "hunter2" not in str(refused.value)
+
+
+class Cluster:
+    """What Ray's client is asked and answers, without a cluster; jobs are as they were sent."""
+
+    def __init__(self, address):
+        self.sent = []
+
+    def list_jobs(self):
+        return [self.get_job_info(one["submission_id"]) for one in self.sent]
+
+    def submit_job(self, **request):
+        files = Path(request["runtime_env"]["working_dir"]).rglob("*")
+        self.sent.append(request | {"files": {path.name for path in files}})
+
+    def get_job_info(self, name):
+        (one,) = (one for one in self.sent if one["submission_id"] == name)
+        return JobDetails(
+            type="SUBMISSION",
+            submission_id=name,
+            entrypoint=one["entrypoint"],
+            status=JobStatus.RUNNING,
+            metadata=one["metadata"],
+        )
+
+
+@pytest.fixture
+def there(folder, monkeypatch):
+    """A cluster's jobs, and somebody at a machine who submits."""
+    monkeypatch.setattr(jobs, "JobSubmissionClient", Cluster)
+    monkeypatch.setattr("socket.gethostname", lambda: "laptop")
+    monkeypatch.setenv("LOGNAME", "anna")
+    made = jobs.Jobs("127.0.0.1:8265")
+    yield made
+    os.environ.pop("RAY_API_SERVER_ADDRESS", None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://AKIA1:hunter2@bucket/x", "s3://AKIA1:hun/ter2@bucket", "s3://b/x?secret_key=hunter2"],
+)
+def test_a_key_in_the_results_url_is_sent_nowhere(there, url):
+    with pytest.raises(RequestError, match="holds a key") as refused:
+        there.submit(Sweep.load(SWEEP_OF_DIGITS), url)
+    assert there._client.sent == []
+    assert "ter2" not in str(refused.value)
+
+
+def test_who_submitted_it_is_known_and_another_s_run_is_not_to_be_stopped(there, monkeypatch):
+    sweep = Sweep.load(SWEEP_OF_DIGITS)
+    job, _ = there.submit(sweep)
+    assert job.owner == "anna@laptop"
+    other = Sweep.load(SWEEP_OF_DIGITS | {"training": {"epochs": 3}})
+    with pytest.raises(RequestError, match="first: sparseae stop mine-1"):
+        there.submit(other)
+    monkeypatch.setenv("LOGNAME", "ben")
+    assert there.submit(sweep) == (job, True)
+    for request in ((other,), (sweep, "s3://elsewhere/x"), (sweep, None, True)):
+        with pytest.raises(RequestError, match=r"runs as mine-1, of anna@laptop,") as refused:
+            there.submit(*request)
+        assert "stop" not in str(refused.value)
+        assert "--set name=NAME" in str(refused.value)
+
+
+def test_a_job_runs_with_the_python_of_its_machine_s_ray(there, tmp_path):
+    """Whatever is on PATH there: the raylet above it tells which Python its workers have."""
+    there.submit(Sweep.load(SWEEP_OF_DIGITS))
+    (sent,) = there._client.sent
+    assert {"launch.sh", "sweep.yaml", "__main__.py"} <= sent["files"]
+    nowhere = tmp_path / "bin"
+    nowhere.mkdir()
+    (nowhere / "python").write_text("#!/bin/sh\necho the wrong one; exit 1\n")
+    (nowhere / "python").chmod(0o755)
+    spaced = tmp_path / "with space" / "python"
+    spaced.parent.mkdir()
+    for python, quoted in ((sys.executable, sys.executable), (spaced, f'"{spaced}"')):
+        if python == spaced:
+            spaced.symlink_to("/bin/echo")
+        # A raylet, a worker of it, and what the worker runs.
+        option = f"--python_worker_command={quoted} default_worker.py"
+        worker = f"sh -c '{sent['entrypoint'].replace('run sweep.yaml', '--help')}; true'; true"
+        done = subprocess.run(
+            ["bash", "-c", f"sh -c {shlex.quote(worker + '; true')} {shlex.quote(option)}; true"],
+            cwd=REPOSITORY / "sparseae" / "cluster",
+            env=os.environ
+            | {"PATH": f"{nowhere}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
+        assert "the wrong one" not in done.stdout
+        assert ("-m sparseae --help" if python == spaced else "Usage") in done.stdout, done
 
 
 def test_what_is_no_dashboard_says_so(folder):

@@ -218,6 +218,8 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
     assert stopped.stdout.startswith("far-1: stopped"), stopped
     follower.communicate(timeout=300)
     assert follower.returncode != 0
+    log = site.do(f"sparseae logs far-1 --address {ADDRESS}").stdout
+    assert "Stopped with 12 of 12 trials unfinished" in " ".join(log.split())
     plan = site.do(f"sparseae plan {config} --address {ADDRESS}")
     assert "at once on CPUs, 2 each" in " ".join(plan.stdout.split()), plan
     results = site.shared / "results" / "far"

@@ -4,7 +4,8 @@ import pytest
 
 from sparseae.cluster.placement import Cluster, Dispatch, Node, describe, nodes_of, place
 from sparseae.errors import RequestError
-from sparseae.sweep.config import Resources
+from sparseae.sweep.config import Resources, Sweep
+from sparseae.sweep.plan import cut, stacks
 
 HEAD = Node(0)
 CPU_NODE = Node(8)
@@ -46,6 +47,45 @@ def test_machines_that_nobody_told_of_may_be_of_any_size():
     assert placement.request(GIGABYTE, on_gpu=True) == {"CPU": 1, "GPU": 0.25}
     with pytest.raises(RequestError, match=r"machine has 0; .* resources\.gpu a number"):
         place(Resources(), alone)
+
+
+def test_the_work_is_cut_for_machines_that_only_the_user_knows_of():
+    """KubeRay's autoscaler brings up eight GPUs with four Tune trials each."""
+    alone = Cluster((Node(0),))
+    placement = place(Resources(gpu=0.25, workers=32), alone)
+    assert placement.workers == 32
+    assert "32 wait for a GPU" in describe(placement, alone)
+    sweep = Sweep.load(
+        {
+            "name": "wide",
+            "space": {
+                "model": ["dae", "cae", "mdae", "sae"],
+                "activation": ["relu", "sigmoid"],
+                "sigma2": "paper",
+                "constraint": ["unit_norm", "none"],
+                "dataset": ["gaussian"],
+                "seed": [0, 1, 2],
+            },
+        }
+    )
+    pieces = cut(stacks(sweep), placement.workers, gpu=True)
+    assert len(pieces) >= 32
+    assert len(cut(stacks(sweep), place(Resources(gpu=0.25), alone).workers, gpu=True)) < 32
+    # CPUs as well, of which the head has none; and what is told still counts where nothing is said.
+    assert place(Resources(cpu=2, gpu=0, workers=6), alone).workers == 6
+    assert place(Resources(), Cluster((HEAD,), (GPU_NODE,) * 2)).workers == 8
+
+
+@pytest.mark.parametrize("workers", [0, 1.5, "many", True])
+def test_a_number_of_workers_that_is_none_is_refused(workers):
+    with pytest.raises(RequestError, match=r"resources\.workers: must be"):
+        Sweep.load(
+            {
+                "name": "x",
+                "space": {"model": "ae", "activation": "relu", "sigma2": 0, "dataset": "digits"},
+                "resources": {"workers": workers},
+            }
+        )
 
 
 def test_on_one_machine_without_a_gpu_there_is_nothing_to_wait_for():

@@ -1,5 +1,6 @@
 """Where files are looked for, and what is downloaded, from a real server on loopback."""
 
+import gzip
 import hashlib
 import http.server
 import io
@@ -7,7 +8,7 @@ import tarfile
 import threading
 
 import pytest
-from small_files import batch, put_batch, put_mnist
+from small_files import batch, idx, put_batch, put_mnist
 
 from sparseae import data
 from sparseae.data import cifar10, files, mnist
@@ -54,6 +55,10 @@ def official(server, monkeypatch):
     address, served = server
     images = put_mnist(served).read_bytes()
     (served / "train-images-idx3-ubyte.gz").write_bytes(images)
+    test = gzip.compress(idx(10))
+    (served / "t10k-images-idx3-ubyte.gz").write_bytes(test)
+    monkeypatch.setattr(mnist, "_TEST_URL", f"{address}/t10k-images-idx3-ubyte.gz")
+    monkeypatch.setattr(mnist, "_TEST_CHECKSUM", md5(test))
     batches = archive(*cifar10._BATCHES, "cifar-10-batches-bin/test_batch.bin")
     (served / "cifar-10-binary.tar.gz").write_bytes(batches)
     for module, file, content in (
@@ -75,13 +80,16 @@ def test_the_published_checksums_are_these():
 def test_mnist_is_downloaded_once(folder, official):
     first = data.prepare("mnist", samples=10)
     assert data.source("mnist").where() == str(files.cache("mnist") / "train-images-idx3-ubyte.gz")
-    (official / "train-images-idx3-ubyte.gz").unlink()
+    assert first.heldout is not None
+    for file in official.glob("*-images-idx3-ubyte.gz"):
+        file.unlink()
     assert data.prepare("mnist", samples=10).fingerprint == first.fingerprint
 
 
 def test_cifar10_is_downloaded_and_unpacked_once(folder, official):
     first = data.prepare("cifar10", samples=10)
     assert first.details["batches"] == 5
+    assert first.heldout is not None
     assert [p.name for p in files.cache("cifar10").iterdir()] == ["cifar-10-batches-bin"]
     (official / "cifar-10-binary.tar.gz").unlink()
     assert data.prepare("cifar10", samples=10).fingerprint == first.fingerprint

@@ -112,6 +112,7 @@ def test_cifar10_says_how_many_batches_it_took(folder):
     assert "2 of 5 batches (8 images)" in prepared.description
     assert prepared.details | {"assumption1": {}} == {
         "assumption1": {},
+        "image_shape": [8, 8, 3],
         "batches": 2,
         "images": 8,
         "files": "data_batch_2.bin, data_batch_5.bin",

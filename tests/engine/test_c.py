@@ -6,16 +6,18 @@ import pytest
 import torch
 
 from sparseae.engine import c as module
-from sparseae.engine import torch as gemm
-from sparseae.engine.c import GATE, Compiled, compiled, turned
-from sparseae.engine.torch import IN_C, TORCH, VARIABLE, Shape, choose, decided, usable
+from sparseae.engine import choice
+from sparseae.engine.c import Compiled, compiled, turned
+from sparseae.engine.choice import IN_C, VARIABLE, Shape, choose, decided, usable
+from sparseae.engine.products import PRODUCTS, TORCH
 from sparseae.errors import RequestError
-from sparseae.model.activations import ACTIVATIONS
+from sparseae.model import ACTIVATIONS
+from sparseae.model.activations import Gate, Polynomial
 from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)
 DTYPES = [torch.float32, torch.float64]
-KNOWN = [name for name, s in ACTIVATIONS.items() if s.slope_of_h is not None]
+KNOWN = [name for name, s in ACTIVATIONS.items() if s.slope_in_h is not None]
 
 pytestmark = with_c
 
@@ -33,7 +35,7 @@ def clear(*known):
 @pytest.fixture
 def forget(monkeypatch):
     """Before and after: nothing is known of what is compiled and of what is fast."""
-    known = (module.compiled, gemm.usable, gemm._fastest)
+    known = (module.compiled, choice.usable, choice._fastest)
     monkeypatch.delenv(VARIABLE, raising=False)
     clear(*known)
     yield
@@ -89,7 +91,7 @@ def test_the_way_back_is_the_activations_own(name, rows, units, each):
     bend = bends if each else 0.3
     h, dh = turned(a, rows, units).copy_(s.value(a)), turned(a, rows, units).copy_(dh)
     slope, out = s.slope(a, h), torch.empty(units, 2 * rows, dtype=torch.float64)
-    db, total = compiled(torch.float64).backward(dh, h, s.slope_of_h, out, bend)
+    db, total = compiled(torch.float64).backward(dh, h, s.slope_in_h, out, bend)
     # ds'/dh s' = s''
     da = dh * slope + bend * s.curvature(a, h) * slope
     torch.testing.assert_close(out, torch.cat([da, h]).T)
@@ -118,9 +120,9 @@ def results(library: ctypes.CDLL, dtype: torch.dtype) -> list[torch.Tensor]:
     h = found.encode(x, W, b)
     found.residual(h, W, x, 0.3, r)
     found.gradient(A, X, V, 0.9)
-    smooth = found.backward(dh.t(), h, (0.2, 1.0, -1.0), A, k)
+    smooth = found.backward(dh.t(), h, Polynomial(0.2, 1.0, -1.0), A, k)
     first = A.clone()
-    gated = found.backward(dh.t(), h.relu(), GATE, A)
+    gated = found.backward(dh.t(), h.relu(), Gate(), A)
     found.update(*own, products=X.new_ones(m, n), factors=k, db=k, momentum=0.9,
                  learning_rate=0.01, norms=(1.0, 1.0))  # fmt: skip
     return [*own, h.clone(), r, *smooth, first, *gated, A]
@@ -165,7 +167,7 @@ def test_without_a_compiler_torch_makes_the_step(cache, monkeypatch, caplog, com
     monkeypatch.setenv(VARIABLE, TORCH + IN_C)
     with pytest.raises(RequestError, match=r"torch\+c is missing or wrong"):
         choose(SHAPE, threads=1)
-    assert gemm.substitute(TORCH + IN_C, SHAPE) == TORCH
+    assert choice.substitute(TORCH + IN_C, SHAPE) == TORCH
 
 
 @pytest.mark.parametrize("method", ["encode", "residual", "gradient", "backward", "update"])
@@ -184,7 +186,7 @@ def test_a_compiler_that_computes_wrong_is_not_used(forget, monkeypatch, method)
 def test_it_is_chosen_by_the_seconds_that_were_measured():
     def least(torch: float, onednn: float, c: float | None) -> dict[str, dict[str, float]]:
         seconds = {"torch": torch, "onednn": onednn} | ({} if c is None else {IN_C: c})
-        return dict.fromkeys(gemm.PRODUCTS, seconds)
+        return dict.fromkeys(PRODUCTS, seconds)
 
     assert decided(least(torch=2.0, onednn=2.5, c=None)) == "torch"
     assert decided(least(torch=2.0, onednn=1.9, c=None)) == "torch"  # not worth other digits

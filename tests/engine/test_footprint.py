@@ -3,24 +3,20 @@
 import pytest
 import torch
 
-from sparseae.engine import stack as stack_module
+from sparseae.engine.allocations import Allocations
 from sparseae.engine.footprint import footprint
+from sparseae.engine.measurements import measured_together
 from sparseae.engine.stack import Stack
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.objective import OBJECTIVES
-from tests.allocations import Allocations
+from sparseae.model import ACTIVATIONS, MODELS
 from tests.engine.test_stack import trials
-
-
-@pytest.fixture(autouse=True)
-def batched(monkeypatch):
-    monkeypatch.setattr(stack_module, "_members_together", lambda device, size: size)
 
 
 def counted(members, samples: int, inputs: int) -> int:
     """The most bytes that training an epoch and measuring hold."""
     with Allocations() as allocations:
-        stack = Stack(members, torch.zeros(samples, inputs).normal_())
+        stack = Stack(
+            members, torch.zeros(samples, inputs).normal_(), together=len(members), at_once=True
+        )
         # The draws of the initial weights are over, and on the CPU.
         allocations.peak = 0
         stack.train_epoch(1)
@@ -31,7 +27,7 @@ def counted(members, samples: int, inputs: int) -> int:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("model", OBJECTIVES)
+@pytest.mark.parametrize("model", MODELS)
 def test_the_memory_of_any_model_is_predicted_within_a_tenth(model, activation):
     members = trials(model, activation, hidden_units=128, batch_size=50, corruptions=1)
     predicted = footprint(members, 1010, 98).allocated
@@ -57,18 +53,12 @@ def test_the_memory_of_any_shape_is_predicted_within_a_tenth(
 
 
 @pytest.mark.parametrize("model", ["cae", "cae_h", "dae2"])
-def test_a_measurement_takes_no_more_for_a_larger_stack_and_says_the_same(model, monkeypatch):
+def test_a_measurement_of_fewer_members_at_once_says_the_same(model):
     members, x = trials(model, "softplus"), torch.zeros(1100, 6).normal_()
-    whole = Stack(members, x)
-    at_once = whole.measure()
-    monkeypatch.setattr(stack_module, "MEASURE_BYTES", 1)
-    one_by_one = Stack(members, x)
-    with Allocations() as few:
-        apart = one_by_one.measure()
+    at_once = Stack(members, x, together=len(members)).measure()
+    problem = Stack(members, x, together=len(members)).problem
+    assert measured_together(problem, 8, room=1) == 1
+    assert measured_together(problem, 8) > measured_together(problem, 8, room=1 << 20) > 1
+    apart = Stack(members, x, together=len(members), measure_bytes=1).measure()
     assert torch.equal(at_once.dead_units, apart.dead_units)
     torch.testing.assert_close(at_once.regularization, apart.regularization)
-    twice = Stack(trials(model, "softplus", seeds=(0, 1, 2, 3)), x)
-    with Allocations() as many:
-        twice.measure()
-    # What grows are the weights and the results, small here.
-    assert many.peak < 1.2 * few.peak

@@ -6,13 +6,11 @@ import itertools
 import pytest
 import torch
 
-from sparseae.engine import stack as stack_module
+from sparseae.engine.choice import IN_C
+from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
-from sparseae.engine.torch import IN_C, TORCH
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.coefficients import PerMember
-from sparseae.model.constraints import CONSTRAINTS
-from sparseae.model.objective import OBJECTIVES, Coefficients
+from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
+from sparseae.model.coefficients import Coefficients
 from sparseae.model.trial import Training, Trial
 from tests.marks import with_c
 
@@ -54,8 +52,8 @@ def trained(members, x, epochs=3, **options) -> Stack:
 
 #: Every model with every activation, and with every constraint.
 KINDS = [
-    *((model, activation, "unit_norm") for model in OBJECTIVES for activation in ACTIVATIONS),
-    *((model, "sigmoid", c) for model in OBJECTIVES for c in CONSTRAINTS if c != "unit_norm"),
+    *((model, activation, "unit_norm") for model in MODELS for activation in ACTIVATIONS),
+    *((model, "sigmoid", c) for model in MODELS for c in CONSTRAINTS if c != "unit_norm"),
 ]
 
 
@@ -77,12 +75,11 @@ def test_a_member_is_the_trial_alone(model, activation, constraint, routine):
 
 @pytest.mark.parametrize("routine", ROUTINES)
 @pytest.mark.parametrize(("model", "activation", "constraint"), KINDS)
-def test_one_batched_step_is_the_members_steps(model, activation, constraint, routine, monkeypatch):
+def test_one_batched_step_is_the_members_steps(model, activation, constraint, routine):
     """The path of a GPU, all members in one group, on CPU tensors."""
     members, x = trials(model, activation, constraint), data()
     apart = trained(members, x, dtype=torch.float64, routine=routine)
-    monkeypatch.setattr(stack_module, "_members_together", lambda device, size: size)
-    batched = trained(members, x, dtype=torch.float64, routine=routine)
+    batched = trained(members, x, dtype=torch.float64, routine=routine, together=len(members))
     torch.testing.assert_close(batched.W, apart.W, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(batched.b, apart.b, rtol=1e-9, atol=1e-11)
     one, other = batched.measure(), apart.measure()
@@ -95,7 +92,7 @@ def test_one_batched_step_is_the_members_steps(model, activation, constraint, ro
 @pytest.mark.parametrize("routine", ROUTINES)
 @pytest.mark.parametrize("activation", ["softplus", "sigmoid"])  # of softplus no pass knows s'
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
-@pytest.mark.parametrize("model", OBJECTIVES)
+@pytest.mark.parametrize("model", MODELS)
 def test_training_is_sgd_with_momentum_on_the_objective(model, constraint, activation, routine):
     """Against torch.optim.SGD on autograd's gradient, over the same minibatches and noise."""
     (trial,) = trials(model, activation, constraint, sigma2=(0.25,), seeds=(3,))
@@ -106,14 +103,14 @@ def test_training_is_sgd_with_momentum_on_the_objective(model, constraint, activ
         [{"params": [W], "weight_decay": 0.1 if constraint == "weight_decay" else 0.0},
          {"params": [b]}], lr=0.002, momentum=0.9,
     )  # fmt: skip
-    number = PerMember([0.25], stack.W)
-    c = Coefficients(lam=number, sigma=PerMember([0.5], stack.W), rho=PerMember([0.0], stack.W))
+    c = Coefficients(stack.W, [0.25])
     for epoch in (1, 2):
-        for run, noise in stack._minibatches(epoch):
-            for step in range(run.shape[0]):
-                eps = None if noise is None else noise[step]
+        for run in stack.minibatches.runs(epoch):
+            for step, minibatch in enumerate(run.x):
+                eps = None if run.eps is None else run.eps[step]
                 optimizer.zero_grad()
-                stack.objective.value(W, b, run[step], eps, stack.activation, c).sum().backward()
+                value = stack.problem.model.value
+                value(W, b, minibatch, eps, stack.problem.activation, c).sum().backward()
                 optimizer.step()
                 with torch.no_grad():
                     norms = W.norm(dim=-1, keepdim=True)
@@ -132,28 +129,17 @@ def test_same_seed_shares_weights_order_and_noise():
     other = Stack(trials("edae", "sigmoid", "none", sigma2=(1.0,), seeds=(4, 5)), x)
     shared = torch.nn.functional.normalize(other.W[1], dim=-1)
     torch.testing.assert_close(one.W[0], shared)
-    for (x1, eps1), (x2, eps2) in zip(one._minibatches(1), other._minibatches(1), strict=True):
-        assert torch.equal(x1[:, 0], x2[:, 1])
-        assert torch.equal(eps1[:, 0], eps2[:, 1])
-
-
-def test_a_model_that_overrides_a_gradient_is_not_trained_in_c():
-    class Halved(OBJECTIVES["cae"]):
-        def pre_activation_gradient(self, dh, a, h, p, c, out):
-            db, factors = super().pre_activation_gradient(dh, a, h, p, c, out)
-            return db, factors / 2
-
-    sigmoid = ACTIVATIONS["sigmoid"]()
-    assert OBJECTIVES["cae"]().in_c(sigmoid)
-    assert not Halved().in_c(sigmoid)
+    for run1, run2 in zip(one.minibatches.runs(1), other.minibatches.runs(1), strict=True):
+        assert torch.equal(run1.x[:, 0], run2.x[:, 1])
+        assert torch.equal(run1.eps[:, 0], run2.eps[:, 1])
 
 
 def test_an_epoch_visits_every_sample_once():
     x = torch.arange(57.0).unsqueeze(1).expand(-1, 6)
     stack = Stack(trials(seeds=(0,)), x)
-    seen = torch.cat([run[:, 0, :, 0].flatten() for run, _ in stack._minibatches(1)])
+    seen = torch.cat([run.x[:, 0, :, 0].flatten() for run in stack.minibatches.runs(1)])
     assert torch.equal(seen.sort().values, torch.arange(57.0))
-    again = torch.cat([run[:, 0, :, 0].flatten() for run, _ in stack._minibatches(2)])
+    again = torch.cat([run.x[:, 0, :, 0].flatten() for run in stack.minibatches.runs(2)])
     assert not torch.equal(seen, again)
 
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from sparseae.engine import torch as gemm
+from sparseae.engine import choice, products
+from sparseae.engine.choice import IN_C, Shape, choose, usable
+from sparseae.engine.products import ROUTINES, TORCH
 from sparseae.engine.stack import Stack
-from sparseae.engine.torch import IN_C, ROUTINES, TORCH, Shape, choose, usable
 from sparseae.errors import RequestError
 from sparseae.model.trial import Training, Trial
 from tests.marks import with_c
@@ -21,10 +22,10 @@ with_onednn = pytest.mark.skipif(
 @pytest.fixture
 def forget():
     """Before and after: nothing measured is known."""
-    for known in (gemm._fastest, gemm.usable):
+    for known in (choice._fastest, choice.usable):
         known.cache_clear()
     yield
-    for known in (gemm._fastest, gemm.usable):
+    for known in (choice._fastest, choice.usable):
         known.cache_clear()
 
 
@@ -33,7 +34,7 @@ def forget():
 def test_a_routine_computes_its_products(name):
     if not usable(name, SHAPE):
         pytest.skip(f"{name} is not usable here")
-    t, routine = gemm._noise(SHAPE), ROUTINES[name]
+    t, routine = choice.operands_of(SHAPE), ROUTINES[name]
     x, W, b, h = t["x"], t["W"], t["b"], t["h"]
     torch.testing.assert_close(routine.encode(x, W, b), x @ W.T + b)
     torch.testing.assert_close(routine.encode(x, W, None), x @ W.T)
@@ -46,19 +47,19 @@ def test_a_routine_computes_its_products(name):
 
 
 def test_the_variable_overrides_the_measurement(monkeypatch):
-    monkeypatch.setenv(gemm.VARIABLE, "torch")
+    monkeypatch.setenv(choice.VARIABLE, "torch")
     assert choose(SHAPE, threads=1) == TORCH
-    monkeypatch.setenv(gemm.VARIABLE, "onedn")
+    monkeypatch.setenv(choice.VARIABLE, "onedn")
     with pytest.raises(RequestError, match=r"SPARSEAE_GEMM.*'onedn'.*onednn"):
         choose(SHAPE, threads=1)
 
 
 def test_a_missing_operator_is_not_chosen(forget, monkeypatch):
-    monkeypatch.setattr(gemm.OneDNN, "encode", lambda *_: torch.ops.mkldnn.no_such_operator())
+    monkeypatch.setattr(products.OneDNN, "encode", lambda *_: torch.ops.mkldnn.no_such_operator())
     assert not usable(ONEDNN, SHAPE)
-    monkeypatch.delenv(gemm.VARIABLE, raising=False)
-    assert gemm.parts(choose(SHAPE, threads=1))[0] == TORCH
-    monkeypatch.setenv(gemm.VARIABLE, "onednn")
+    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    assert choice.parts(choose(SHAPE, threads=1))[0] == TORCH
+    monkeypatch.setenv(choice.VARIABLE, "onednn")
     with pytest.raises(RequestError, match="onednn is missing or wrong"):
         choose(SHAPE, threads=1)
 
@@ -69,13 +70,13 @@ def test_reduced_precision_is_not_taken_for_float32(forget, monkeypatch, precisi
         y = x.to(precision).float() @ W.t().to(precision).float()
         return y if b is None else y + b
 
-    monkeypatch.setattr(gemm.OneDNN, "encode", fast)
+    monkeypatch.setattr(products.OneDNN, "encode", fast)
     assert not usable(ONEDNN, SHAPE)
 
 
 @with_onednn
 def test_the_fastest_is_chosen(forget, monkeypatch):
-    class Slow(gemm.Torch):
+    class Slow(products.Torch):
         def encode(self, x, W, b):
             for _ in range(50):
                 y = super().encode(x, W, b)
@@ -91,21 +92,21 @@ def test_the_fastest_is_chosen(forget, monkeypatch):
                 super().gradient(A, X, V.clone(), momentum)
             return super().gradient(A, X, V, momentum)
 
-    monkeypatch.delenv(gemm.VARIABLE, raising=False)
+    monkeypatch.delenv(choice.VARIABLE, raising=False)
     monkeypatch.setitem(ROUTINES, "torch", Slow())
-    assert gemm.parts(choose(SHAPE, threads=1))[0] == ONEDNN
+    assert choice.parts(choose(SHAPE, threads=1))[0] == ONEDNN
 
 
 def test_a_gain_by_chance_is_none():
-    assert gemm._worthwhile({TORCH: 1.0, ONEDNN: 0.95}) == TORCH
-    assert gemm._worthwhile({TORCH: 1.0, ONEDNN: 0.85}) == ONEDNN
+    assert choice._worthwhile({TORCH: 1.0, ONEDNN: 0.95}) == TORCH
+    assert choice._worthwhile({TORCH: 1.0, ONEDNN: 0.85}) == ONEDNN
 
 
 @with_onednn
 @torch.inference_mode()
 def test_a_mixed_choice_takes_each_product_from_its_routine(monkeypatch):
-    t = gemm._noise(SHAPE)
-    mixed, parts = gemm.routine(MIXED), (ROUTINES[TORCH], ROUTINES[ONEDNN])
+    t = choice.operands_of(SHAPE)
+    mixed, parts = products.routine_of(MIXED), (ROUTINES[TORCH], ROUTINES[ONEDNN])
     x, W, h = t["x"], t["W"], t["h"]
     encoded, decoded = mixed.encode(x, W, t["b"]), mixed.decode(h, W, torch.empty_like(x))
     assert torch.equal(encoded, parts[0].encode(x, W, t["b"]))
@@ -113,10 +114,10 @@ def test_a_mixed_choice_takes_each_product_from_its_routine(monkeypatch):
     assert usable(MIXED, SHAPE)
     assert not usable("torch/onednn", SHAPE)
     assert not usable("torch/onednn/vendor", SHAPE)
-    monkeypatch.setenv(gemm.VARIABLE, "torch/onednn")
+    monkeypatch.setenv(choice.VARIABLE, "torch/onednn")
     with pytest.raises(RequestError, match=r"SPARSEAE_GEMM.*encode, decode, gradient"):
         choose(SHAPE, threads=1)
-    monkeypatch.setenv(gemm.VARIABLE, MIXED)
+    monkeypatch.setenv(choice.VARIABLE, MIXED)
     assert choose(SHAPE, threads=1) == MIXED
 
 
@@ -181,5 +182,4 @@ def test_routines_train_the_same_to_rounding(routine):
 def test_double_precision_does_without_a_choice():
     (trial, *_), _ = training_of(TORCH, 6, 5, 12)
     stack = Stack([trial], torch.randn(12, 5), dtype=torch.float64, routine=ONEDNN)
-    assert stack.routine == TORCH
     stack.train_epoch(1)

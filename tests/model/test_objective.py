@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.func import jacrev, vmap
 
-from sparseae.model.activations import ACTIVATIONS
-from sparseae.model.coefficients import PerMember
-from sparseae.model.objective import OBJECTIVES, SAE, Coefficients, Moments, Network, Pass
+from sparseae.model import ACTIVATIONS, MODELS
+from sparseae.model.coefficients import Coefficients
+from sparseae.model.network import Network
+from sparseae.model.penalties import SAE
 from sparseae.model.trial import FUNCTIONS, Training
 
 MEMBERS, BATCH, INPUTS, UNITS, CORRUPTIONS = 3, 7, 5, 6, 4
@@ -18,18 +19,15 @@ SIGMA2 = [0.0, 0.09, 1.0]
 TRAINING = Training(corruptions=CORRUPTIONS, gamma=0.7, gamma_sigma=0.3)
 
 #: Every model, and the families at several of their parameters.
-MODELS = [(model, TRAINING) for model in OBJECTIVES] + [
+CASES = [(model, TRAINING) for model in MODELS] + [
     *(("corollary1", replace(TRAINING, f=f)) for f in FUNCTIONS),
     *(("corollary2", replace(TRAINING, q=q, p=p)) for q, p in [(1, 0), (1, 1), (3, 2), (2, 3)]),
 ]
 
 
 def coefficients(like: torch.Tensor, rho: float = 0.0) -> Coefficients:
-    return Coefficients(
-        lam=PerMember(SIGMA2[: like.shape[0]], like),
-        sigma=PerMember([s**0.5 for s in SIGMA2[: like.shape[0]]], like),
-        rho=PerMember([rho] * like.shape[0], like),
-    )
+    members = like.shape[0]
+    return Coefficients(like, SIGMA2[:members], rho=[rho] * members)
 
 
 def problem(members: int = MEMBERS):
@@ -41,15 +39,9 @@ def problem(members: int = MEMBERS):
     return W, b, x, eps
 
 
-def closed_form(objective, activation, W, b, x, eps, c):
-    copies = objective.copies(TRAINING)
-    p = Pass(W, b, activation, objective.pairs, x.shape[1], copies)
-    db, rest = objective.gradient(p, x, eps, c)
-    dW = torch.zeros_like(W)
-    p.weight_gradient(dW, momentum=0.0)
-    if rest is not None:
-        dW += rest.unsqueeze(-1) * W if rest.dim() == 2 else rest
-    return dW, db
+def closed_form(model, activation, W, b, x, eps, c):
+    gradient = model.gradient(Network(W, b), x, eps, activation, c)
+    return gradient.weights(W), gradient.db
 
 
 def assert_close(actual, expected):
@@ -59,9 +51,9 @@ def assert_close(actual, expected):
 
 @pytest.mark.parametrize("members", [1, MEMBERS])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(("model", "training"), MODELS)
+@pytest.mark.parametrize(("model", "training"), CASES)
 def test_gradient_is_autograds(model, training, activation, members):
-    objective, s = OBJECTIVES[model](training), ACTIVATIONS[activation]()
+    objective, s = MODELS[model](training), ACTIVATIONS[activation]()
     W, b, x, eps = problem(members)
     for rho in (0.0, 0.2):
         c = coefficients(W, rho)
@@ -90,7 +82,7 @@ def test_activation_derivatives_are_autograds(activation):
     dh = torch.randn_like(a)
     out = torch.empty_like(a).detach()
     with torch.no_grad():
-        s.backward(dh, a, h, out)
+        s.backward(dh, a, h, out=out)
     torch.testing.assert_close(out, (dh * slope).detach(), rtol=1e-12, atol=1e-14)
 
 
@@ -109,10 +101,10 @@ def encoder_jacobians(W, b, x, s):
 def test_remark_1_cae_is_the_jacobians_norm(activation):
     s = ACTIVATIONS[activation]()
     W, b, x, _ = problem(1)
-    c = Coefficients(*(PerMember([1.0], W),) * 3)
+    c = Coefficients(W, [1.0])
     jacobian = encoder_jacobians(W[0], b[0], x[0], s)
-    value = OBJECTIVES["cae"]().value(W, b, x, None, s, c)
-    plain = OBJECTIVES["ae"]().value(W, b, x, None, s, c)
+    value = MODELS["cae"]().value(W, b, x, None, s, c)
+    plain = MODELS["ae"]().value(W, b, x, None, s, c)
     torch.testing.assert_close(value - plain, jacobian.square().sum((1, 2)).mean().reshape(1))
 
 
@@ -121,7 +113,7 @@ def test_remark_2_mdae_is_eq_10(activation):
     """1/2 lambda sum_i sum_j (d2 l / d h_j^2) (d h_j / d x_i)^2, all derivatives by autograd."""
     s = ACTIVATIONS[activation]()
     W, b, x, _ = problem(1)
-    c = Coefficients(*(PerMember([1.0], W),) * 3)
+    c = Coefficients(W, [1.0])
     jacobian = encoder_jacobians(W[0], b[0], x[0], s)
 
     def reconstruction_loss(h, v):
@@ -132,8 +124,8 @@ def test_remark_2_mdae_is_eq_10(activation):
     expected = (0.5 * hessians.diagonal(dim1=1, dim2=2).unsqueeze(-1) * jacobian.square()).sum(
         (1, 2)
     )
-    value = OBJECTIVES["mdae"]().value(W, b, x, None, s, c)
-    plain = OBJECTIVES["ae"]().value(W, b, x, None, s, c)
+    value = MODELS["mdae"]().value(W, b, x, None, s, c)
+    plain = MODELS["ae"]().value(W, b, x, None, s, c)
     torch.testing.assert_close(value - plain, expected.mean().reshape(1))
 
 
@@ -141,7 +133,7 @@ def test_remark_2_mdae_is_eq_10(activation):
 def test_edae_term_is_the_losses_directional_derivative(activation):
     s = ACTIVATIONS[activation]()
     W, b, x, eps = problem(1)
-    c = Coefficients(*(PerMember([1.0], W),) * 3)
+    c = Coefficients(W, [1.0])
     delta = eps.mean(1)
 
     def loss_at(t):
@@ -149,8 +141,8 @@ def test_edae_term_is_the_losses_directional_derivative(activation):
 
     t = 1e-6
     difference = (loss_at(t) - loss_at(-t)) / (2 * t)
-    value = OBJECTIVES["edae"]().value(W, b, x, eps, s, c)
-    plain = OBJECTIVES["ae"]().value(W, b, x, None, s, c)
+    value = MODELS["edae"]().value(W, b, x, eps, s, c)
+    plain = MODELS["ae"]().value(W, b, x, None, s, c)
     torch.testing.assert_close(value - plain, difference, rtol=1e-6, atol=1e-8)
 
 
@@ -161,8 +153,8 @@ def test_mdae_equals_cae_when_weights_have_length_one():
     W = torch.nn.functional.normalize(W, dim=-1)
     c = coefficients(W)
     torch.testing.assert_close(
-        OBJECTIVES["mdae"]().value(W, b, x, None, s, c),
-        OBJECTIVES["cae"]().value(W, b, x, None, s, c),
+        MODELS["mdae"]().value(W, b, x, None, s, c),
+        MODELS["cae"]().value(W, b, x, None, s, c),
     )
 
 
@@ -185,15 +177,15 @@ def test_sae_with_a_target_is_eq_12():
     assert sae.f_slope(torch.zeros_like(target), target).item() < 0
 
 
-@pytest.mark.parametrize(("model", "activation"), list(itertools.product(OBJECTIVES, ACTIVATIONS)))
+@pytest.mark.parametrize(("model", "activation"), list(itertools.product(MODELS, ACTIVATIONS)))
 def test_sigma2_zero_is_the_plain_autoencoder(model, activation):
     s = ACTIVATIONS[activation]()
     W, b, x, eps = problem(1)
     c = coefficients(W)
     training = replace(TRAINING, gamma=0.0)  # gamma of cae_h does not grow with sigma2
     torch.testing.assert_close(
-        OBJECTIVES[model](training).value(W, b, x, eps, s, c),
-        OBJECTIVES["ae"]().value(W, b, x, eps, s, c),
+        MODELS[model](training).value(W, b, x, eps, s, c),
+        MODELS["ae"]().value(W, b, x, eps, s, c),
     )
 
 
@@ -211,9 +203,9 @@ def test_the_families_contain_the_models(model, special, keys, activation):
     s = ACTIVATIONS[activation]()
     W, b, x, eps = problem()
     c = coefficients(W)
-    general = OBJECTIVES[model](replace(TRAINING, **keys))
+    general = MODELS[model](replace(TRAINING, **keys))
     torch.testing.assert_close(
-        general.value(W, b, x, eps, s, c), OBJECTIVES[special]().value(W, b, x, eps, s, c)
+        general.value(W, b, x, eps, s, c), MODELS[special]().value(W, b, x, eps, s, c)
     )
 
 
@@ -227,8 +219,8 @@ def test_cae_h_compares_jacobians(activation):
         (clean - encoder_jacobians(W[0], b[0], x[0] + 0.3 * e, s)).square().sum((1, 2)).mean()
         for e in eps[0]
     )
-    value = OBJECTIVES["cae_h"](TRAINING).value(W, b, x, eps, s, c)
-    plain = OBJECTIVES["cae"]().value(W, b, x, eps, s, c)
+    value = MODELS["cae_h"](TRAINING).value(W, b, x, eps, s, c)
+    plain = MODELS["cae"]().value(W, b, x, eps, s, c)
     torch.testing.assert_close((value - plain)[0], 0.7 * expected / CORRUPTIONS)
 
 
@@ -237,27 +229,27 @@ def test_dae2_is_half_the_laplacian_of_the_loss_at_the_clean_input(activation):
     """The second-order term of the dae is sigma2 / 2 of the trace of the Hessian in x~."""
     s = ACTIVATIONS[activation]()
     W, b, x, _ = problem(1)
-    c = Coefficients(*(PerMember([1.0], W),) * 3)
+    c = Coefficients(W, [1.0])
 
     def loss(corrupted, clean):
         return (s.value(W[0] @ corrupted + b[0]) @ W[0] - clean).square().sum()
 
     hessians = vmap(torch.func.hessian(loss))(x[0], x[0])
     expected = 0.5 * hessians.diagonal(dim1=1, dim2=2).sum(1).mean()
-    value = OBJECTIVES["dae2"]().value(W, b, x, None, s, c)
-    plain = OBJECTIVES["ae"]().value(W, b, x, None, s, c)
+    value = MODELS["dae2"]().value(W, b, x, None, s, c)
+    plain = MODELS["ae"]().value(W, b, x, None, s, c)
     torch.testing.assert_close((value - plain)[0], expected)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("model", ["cae", "mdae", "sae", "corollary1", "corollary2", "dae2"])
 def test_the_measured_regularization_is_the_objectives(model, activation):
-    s, objective = ACTIVATIONS[activation](), OBJECTIVES[model](TRAINING)
+    s, objective = ACTIVATIONS[activation](), MODELS[model](TRAINING)
     W, b, x, eps = problem()
     c = coefficients(W)
     a = x @ W.mT + b.unsqueeze(1)
     h = s.value(a)
-    moment = objective.moment(Network(W, b), a, h, h @ W - x, s)
-    measured = objective.regularization(Moments(moment.mean(1), W.norm(dim=-1)), c)
-    expected = objective.value(W, b, x, eps, s, c) - OBJECTIVES["ae"]().value(W, b, x, eps, s, c)
+    moment = objective.moment(Network(W, b), a, h, h @ W - x, s, None)
+    measured = objective.regularization(moment.mean(1), W.norm(dim=-1), c)
+    expected = objective.value(W, b, x, eps, s, c) - MODELS["ae"]().value(W, b, x, eps, s, c)
     torch.testing.assert_close(measured, expected)

@@ -133,12 +133,12 @@ def test_a_missing_column_is_named(tmp_path):
 
 def test_provenance(tmp_path):
     write(tmp_path / "s")
-    (tmp_path / "s" / "sweep.yaml").write_text("name: s\n")
+    (tmp_path / "s" / "sweep.yaml").write_text("name: s\nspace: {model: [cae]}\n")
     known = provenance(tmp_path / "s")
     assert known["version"] == "0.1.0"
     assert known["versions"] == {"torch": "2.13.0"}
     assert known["datasets"]["digits"]["fingerprint"] == "f00"
-    assert known["configurations"] == [{"name": "s"}]
+    assert known["configurations"] == [{"name": "s", "space": {"model": ["cae"]}}]
 
 
 def test_weights(tmp_path):

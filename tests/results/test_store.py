@@ -1,6 +1,11 @@
 """The store: what a kill, a lost answer or a damaged file leaves is sound."""
 
+import re
+import time
+from datetime import UTC, datetime, timedelta
+
 import fsspec
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,15 +15,17 @@ import sparseae
 from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.results import patience
 from sparseae.results.location import Location
+from sparseae.results.schema import THEORY_UNIT_FIELDS, epoch_schema, unit_schema
 from sparseae.results.store import Store
 
 TRIAL = Trial(model="cae", activation="relu", sigma2=0.25, constraint="unit_norm",
               dataset="digits", seed=0)  # fmt: skip
 ID = TRIAL.trial_id
+PROVENANCE = {"git_commit": "abc"}
 
 
-def opened(place) -> Store:
-    return Store(Location.of(place), TRAINING_TYPES, {})
+def opened(place, **options) -> Store:
+    return Store(Location.of(place), TRAINING_TYPES, PROVENANCE, **options)
 
 
 def rows(*epochs):
@@ -36,6 +43,10 @@ def finish(place) -> None:
     store = opened(place)
     store.add(rows(0, 1), units(0.1))
     store.flush()
+
+
+def parts(place, kind: str) -> list:
+    return sorted((place / kind).glob("*.parquet"))
 
 
 class Killed(BaseException):
@@ -121,7 +132,7 @@ def test_rows_that_two_runs_left_twice_are_there_once_after_the_next(tmp_path):
     for store, epochs in ((one, (0, 1)), (other, (1, 2))):
         store.add(rows(*epochs), units(0.1))
         store.flush()
-    assert len(sparseae.load(tmp_path)) == 4
+    assert len(pd.read_parquet(tmp_path / "epochs")) == 4
     assert opened(tmp_path).is_complete(ID, 2)
     assert sorted(sparseae.load(tmp_path)["epoch"]) == [0, 1, 2]
     assert len(sparseae.load_units(tmp_path)) == 2
@@ -162,3 +173,159 @@ def test_a_storage_whose_error_has_no_words_is_tried_again(tmp_path, monkeypatch
     assert (place / "file").read_bytes() == b"there"
     assert handler.calls == 2
     assert "(TimeoutError)" in caplog.text
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_trial_is_complete_with_every_epoch_from_0_and_its_units(tmp_path, missing):
+    store = opened(tmp_path)
+    assert not store.is_complete(ID, 0)
+    store.add(rows(*(epoch for epoch in range(3) if epoch != missing)), units(0.1))
+    store.flush()
+    assert not store.is_complete(ID, 2)
+    store.add(rows(missing))
+    assert store.is_complete(ID, 2)
+    assert store.is_complete(ID, 1)
+    assert not store.is_complete(ID, 3)
+    assert not store.is_complete("another", 0)
+
+
+def test_units_alone_are_no_trial(tmp_path):
+    store = opened(tmp_path)
+    store.add([], units(0.1))
+    store.flush()
+    assert not store.is_complete(ID, 0)
+    assert not opened(tmp_path).is_complete(ID, 0)
+
+
+def test_rows_alone_are_no_complete_trial(tmp_path):
+    store = opened(tmp_path)
+    store.add(rows(0))
+    store.flush()
+    assert not store.is_complete(ID, 0)
+    assert not opened(tmp_path).is_complete(ID, 0)
+
+
+@pytest.mark.parametrize("theory", [False, True])
+def test_both_tables_have_their_columns_and_the_provenance(tmp_path, theory):
+    measured = units(0.1)
+    for field in THEORY_UNIT_FIELDS if theory else ():
+        measured = measured.append_column(field, pa.array([0.5, 0.5]))
+    store = opened(tmp_path, theory=theory)
+    store.add(rows(0, 1), measured)
+    store.flush()
+    schemas = {
+        "epochs": epoch_schema(TRAINING_TYPES, theory=theory),
+        "units": unit_schema(theory=theory),
+    }
+    for kind, schema in schemas.items():
+        (part,) = parts(tmp_path, kind)
+        written = pq.read_schema(part)
+        assert written.names == schema.names
+        assert written.metadata[b"sparseae.git_commit"] == b"abc"
+
+
+def test_nothing_is_written_before_it_is_due_and_then_all_in_one_part(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    store = opened(tmp_path)
+    for step, epoch in enumerate(range(3)):
+        now[0] = 1000.0 + 5 * step
+        store.add(rows(epoch))
+    assert parts(tmp_path, "epochs") == []  # the last is exactly ten seconds after the first
+    now[0] = 1010.1
+    store.add(rows(3))
+    (part,) = parts(tmp_path, "epochs")
+    assert pq.read_table(part)["epoch"].to_pylist() == [0, 1, 2, 3]
+    now[0] = 1020.0
+    store.add(rows(4))
+    assert parts(tmp_path, "epochs") == [part]
+
+
+def test_a_long_run_writes_a_fiftieth_of_its_time_apart(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    store = opened(tmp_path)
+    now[0] = 11_000.0
+    store.add(rows(0))
+    now[0] += 201.0  # of 10,201 s are a fiftieth 204 s
+    store.add(rows(1))
+    assert len(parts(tmp_path, "epochs")) == 1
+    now[0] += 4.0
+    store.add(rows(2))
+    assert len(parts(tmp_path, "epochs")) == 2
+
+
+def test_each_write_asks_first_whether_the_sweep_is_still_ours(tmp_path):
+    def lost():
+        raise RuntimeError("another run has it")
+
+    store = opened(tmp_path, check=lost)
+    store.add(rows(0))
+    with pytest.raises(RuntimeError, match="another run"):
+        store.flush()
+    assert parts(tmp_path, "epochs") == []
+
+
+def test_units_of_other_trials_stay_when_a_trial_goes_on(tmp_path):
+    other = pa.table({**units(0.3).to_pydict(), "trial_id": ["other", "other"]})
+    store = opened(tmp_path)
+    store.add(rows(0, 1), pa.concat_tables([units(0.1), other]))
+    store.flush()
+    again = opened(tmp_path)
+    again.add(rows(2), units(0.2))
+    again.flush()
+    found = sparseae.load_units(tmp_path)
+    assert sorted(zip(found["trial_id"], found["bias"], strict=True)) == sorted(
+        [(ID, 0.2), (ID, 0.2), ("other", 0.3), ("other", 0.3)]
+    )
+    assert opened(tmp_path).is_complete(ID, 2)
+
+
+def test_a_part_without_rows_is_no_harm(tmp_path):
+    finish(tmp_path)
+    (part,) = parts(tmp_path, "epochs")
+    pq.write_table(pq.read_table(part).slice(0, 0), part.with_name("part-empty.parquet"))
+    assert opened(tmp_path).is_complete(ID, 1)
+    assert parts(tmp_path, "epochs") == [part]
+
+
+@pytest.mark.parametrize("kind", ["epochs", "units"])
+@pytest.mark.parametrize("how", ["missing", "null", "type", "twice"])
+def test_a_part_without_a_column_that_readers_need_is_put_aside_and_named(tmp_path, kind, how):
+    finish(tmp_path)
+    (part,) = parts(tmp_path, kind)
+    table = pq.read_table(part)
+    at = table.column_names.index("trial_id")
+    null = pa.array([None, *table["trial_id"].to_pylist()[1:]], pa.string())
+    table = {
+        "missing": lambda: table.drop_columns("trial_id"),
+        "null": lambda: table.set_column(at, "trial_id", null),
+        "type": lambda: table.set_column(at, "trial_id", pa.array(range(table.num_rows))),
+        "twice": lambda: table.append_column("trial_id", table["trial_id"]),
+    }[how]()
+    pq.write_table(table, part)
+    store = opened(tmp_path)
+    assert store.put_aside == [f"{kind}/{part.name}"]
+    assert not store.is_complete(ID, 1)
+    assert [file.name for file in (tmp_path / kind).iterdir()] == [f"_unreadable-{part.name}"]
+
+
+def test_parts_are_named_by_the_time_of_their_writing_in_utc(tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        store = opened(tmp_path)
+        before = datetime.now(UTC)
+        for epoch in range(3):
+            store.add(rows(epoch))
+            store.flush()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    epochs = [pq.read_table(part)["epoch"].to_pylist() for part in parts(tmp_path, "epochs")]
+    assert epochs == [[0], [1], [2]]  # the order of the names
+    for part in parts(tmp_path, "epochs"):
+        stamp = re.fullmatch(r"part-(\d{8}T\d{12})-[0-9a-f]{6}\.parquet", part.name)
+        assert stamp, part.name
+        written = datetime.strptime(stamp[1] + "+0000", "%Y%m%dT%H%M%S%f%z")
+        assert before - timedelta(seconds=1) <= written <= datetime.now(UTC)

@@ -5,7 +5,8 @@ import json
 import pytest
 
 import sparseae
-from sparseae.engine.torch import TORCH, VARIABLE, Shape, usable
+from sparseae.engine.choice import VARIABLE, Shape, usable
+from sparseae.engine.products import TORCH
 from sparseae.results import provenance
 from sparseae.results.location import Location
 from sparseae.sweep import routines

@@ -1,5 +1,6 @@
 """Runs end to end, in one process and on a real Ray: rows, resuming, refusals."""
 
+import itertools
 import json
 
 import numpy as np
@@ -13,7 +14,7 @@ from sparseae.engine.stack import Stack
 from sparseae.errors import RequestError
 from sparseae.model.trial import TRAINING_TYPES
 from sparseae.results.location import Location
-from sparseae.results.schema import EPOCH_FIELDS, UNIT_FIELDS
+from sparseae.results.schema import ADDED_FIELDS, EPOCH_FIELDS, UNIT_FIELDS
 from sparseae.sweep import in_process
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.job import Observer
@@ -64,7 +65,8 @@ def test_every_trial_has_a_row_for_every_epoch(tmp_path):
     frame = pd.read_parquet(tmp_path / "results" / "small" / "epochs")
     assert len(frame) == 8 * 4
     assert not frame.duplicated(["trial_id", "epoch"]).any()
-    assert set(frame.columns) == {f.name for f in EPOCH_FIELDS} | set(TRAINING_TYPES)
+    columns = {f.name for f in (*EPOCH_FIELDS, *ADDED_FIELDS)} | set(TRAINING_TYPES)
+    assert set(frame.columns) == columns
     assert (frame["status"] == "ok").all()
     assert frame["dead_fraction"].equals(frame["dead_units"] / 16)
     assert frame.loc[frame["model"] == "dae", "regularization"].isna().all()
@@ -442,17 +444,44 @@ def test_a_failed_tune_trial_is_reported_and_the_rest_goes_on(tmp_path):
     assert "safetensors" in results.failed[blocked.trial_id]
 
 
-def test_param_space_holds_every_axis():
-    from sparseae.cluster.tune import param_space
+def test_tunes_trials_have_the_points_of_the_sweep_and_every_one_of_them():
+    """What Tune shows of a trial; which trials there are, the pieces say."""
+    from sparseae.cluster.tune import _config
+    from sparseae.sweep.job import Task
+    from sparseae.sweep.plan import stacks
 
-    assert param_space(Sweep.load(SMALL)) == {
-        "model": {"grid_search": ["dae", "cae"]},
-        "activation": {"grid_search": ["relu"]},
-        "sigma2": [0.0, 0.25],
-        "constraint": {"grid_search": ["unit_norm"]},
-        "dataset": {"grid_search": ["digits"]},
-        "seed": [0, 1],
-    }
+    sweep = Sweep.load(SMALL, ["stack=[sigma2]"])
+    shown = set()
+    for index, plan in enumerate(stacks(sweep)):
+        config = _config(Task(index, plan.trials), sweep)
+        assert config.pop("piece") == index
+        assert list(config) == list(sweep.space)
+        values = [config[axis] if axis == "sigma2" else [config[axis]] for axis in sweep.space]
+        shown |= {tuple(point) for point in itertools.product(*values)}
+    assert shown == {tuple(t.values()[axis] for axis in sweep.space) for t in sweep.trials()}
+
+
+@pytest.mark.parametrize(("given", "threads"), [({"CPU": 2.0}, 2), ({"CPU": 0.5}, 1), ({}, 1)])
+def test_a_tune_trial_computes_with_as_many_threads_as_it_was_given_cpus(
+    given, threads, monkeypatch
+):
+    import ray
+
+    from sparseae.cluster.tune import StackTrainable
+
+    class Context:
+        def get_assigned_resources(self):
+            return given
+
+    monkeypatch.setattr(ray, "get_runtime_context", Context)
+    monkeypatch.setattr(StackTrainable, "_begin", lambda self, config: None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        StackTrainable.setup(object.__new__(StackTrainable), {})
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_tune_starts_trials_where_ray_started_workers_with_itself():

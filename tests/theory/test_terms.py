@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from sparseae.engine.stack import Stack
-from sparseae.model.objective import AE, OBJECTIVES, Coefficients
+from sparseae.model import MODELS
+from sparseae.model.coefficients import Coefficients
+from sparseae.model.penalties import AE
 from sparseae.model.trial import Training, Trial
 from sparseae.results.location import Location
 from sparseae.results.schema import THEORY_FIELDS, THEORY_UNIT_FIELDS
@@ -43,13 +45,14 @@ def trained(members, x, dtype=torch.float32) -> Stack:
 def test_bias_gradients_are_autograds(model, activation):
     stack = trained(trials(model, activation, sigma2=(0.25,), seeds=(0,)), data(), torch.float64)
     measured = Probe(stack).measure(2).units
-    x, s, c = stack.x.unsqueeze(0), stack.activation, Coefficients.of(stack.trials, stack.W)
+    x, s = stack.x.unsqueeze(0), stack.problem.activation
+    c = Coefficients.of(stack.trials, stack.W)
     b = stack.b.clone().requires_grad_()
 
     def gradient(objective):
         return torch.autograd.grad(objective.value(stack.W, b, x, None, s, c).sum(), b)[0]
 
-    plain, whole = gradient(AE()), gradient(OBJECTIVES[model]())
+    plain, whole = gradient(AE()), gradient(MODELS[model]())
     torch.testing.assert_close(measured.ae_bias_gradient, plain)
     torch.testing.assert_close(measured.bias_gradient, whole - plain, rtol=1e-6, atol=1e-12)
 

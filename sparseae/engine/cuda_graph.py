@@ -12,15 +12,15 @@ On a CPU the same steps run without a graph; that is how they are tested.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 
 import torch
-from torch import Tensor
 
-from sparseae.engine import randomness
+from sparseae.engine.minibatches import Minibatches, Run
 from sparseae.errors import first_line
 
 
@@ -28,44 +28,32 @@ class Program:
     """The epochs of a stack whose members all step at once.
 
     Args:
-        x: the prepared data, (N, n), on the device where the stack trains.
-        seeds: the seeds of the members, each once.
-        batch: samples of a minibatch, B.
-        draws: corruptions of each sample, K; 0 where the model has no noise.
-        step: updates the weights in place on x (seeds, B, n) and eps (seeds, K, B, n) or None.
+        minibatches: of the stack, on its device.
+        step: updates the weights in place on a run of one step.
     """
 
-    def __init__(
-        self,
-        x: Tensor,
-        seeds: list[int],
-        batch: int,
-        draws: int,
-        step: Callable[[Tensor, Tensor | None], None],
-    ) -> None:
-        self._x, self._seeds, self._update = x, seeds, step
-        self._batch, self._draws = batch, draws
-        samples = x.shape[0]
-        self._order = torch.zeros(len(seeds), samples, dtype=torch.int64, device=x.device)
-        self._position = torch.zeros(1, dtype=torch.int64, device=x.device)
-        self._offsets = torch.arange(min(batch, samples), device=x.device)
-        self._streams = [torch.Generator(x.device) for _ in seeds] if draws else []
+    def __init__(self, minibatches: Minibatches, step: Callable[[Run], None]) -> None:
+        self._minibatches, self._update = minibatches, step
+        data, samples = minibatches.data, minibatches.samples
+        self._batch = minibatches.batch
+        self._order = torch.zeros(
+            len(minibatches.seeds), samples, dtype=torch.int64, device=data.device
+        )
+        #: Where in the order the next step stands, (1,).
+        self.position = torch.zeros(1, dtype=torch.int64, device=data.device)
+        self._offsets = torch.arange(min(self._batch, samples), device=data.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         #: Whether to capture the next full step; set to False, all steps run kernel by kernel.
-        self.may_capture = x.is_cuda
+        self.may_capture = data.is_cuda
 
     def run(self, epoch: int) -> None:
         """Do the steps of an epoch; ``epoch`` counts from 1."""
-        samples = self._x.shape[0]
-        orders = [randomness.minibatch_order(seed, epoch, samples) for seed in self._seeds]
-        self._order.copy_(torch.stack(orders))
-        self._position.zero_()
-        for seed, stream in zip(self._seeds, self._streams, strict=False):
-            stream.manual_seed(randomness.stream_seed(seed, "noise", epoch))
-        with _side_stream(self._x.device):
-            for _ in range(samples // self._batch):
+        self._order.copy_(self._minibatches.begin(epoch))
+        self.position.zero_()
+        with _side_stream(self._order.device):
+            for _ in range(self._minibatches.samples // self._batch):
                 self._full_step()
-            if rest := samples % self._batch:
+            if rest := self._minibatches.samples % self._batch:
                 self._step(rest)
 
     def _full_step(self) -> None:
@@ -79,36 +67,57 @@ class Program:
 
     def _step(self, size: int) -> None:
         """The step of the next ``size`` samples."""
-        rows = self._order.index_select(1, self._offsets[:size] + self._position)
-        x = self._x.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-        eps = None
-        if self._draws:
-            eps = x.new_empty(len(self._seeds), self._draws, size, x.shape[-1])
-            for stream, noise in zip(self._streams, eps, strict=True):
-                noise.normal_(generator=stream)
-        self._update(x, eps)
-        self._position.add_(size)
+        rows = self._order.index_select(1, self._offsets[:size] + self.position)
+        eps = self._minibatches.noise(1, size)
+        self._update(Run(self._minibatches.data, rows.unsqueeze(0), eps))
+        self.position.add_(size)
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
-        """A graph of the step of a full minibatch, or None where it cannot be captured."""
-        states = [stream.get_state() for stream in self._streams]
+        """A graph of the step of a full minibatch, or None where it cannot be captured, twice."""
+        error = ""
+        for _ in range(2):
+            streams = self._minibatches.streams
+            states = [stream.get_state() for stream in streams]
+            try:
+                with _no_collection():
+                    return self._capture()
+            except RuntimeError as caught:
+                error = first_line(caught)
+                # A stream that was in a capture which broke off may refuse to draw.
+                streams[:] = [torch.Generator(self._order.device) for _ in states]
+                for stream, state in zip(streams, states, strict=True):
+                    stream.set_state(state)
+        _warn(error)
+        return None
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        try:
-            for stream in self._streams:
-                graph.register_generator_state(stream)
-            # Only this thread's calls can spoil the capture: a worker has others.
-            with torch.cuda.graph(
-                graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"
-            ):
-                self._step(self._batch)
-        except RuntimeError as error:
-            _warn(first_line(error))
-            # A stream that was in a capture which broke off may refuse to draw.
-            self._streams = [torch.Generator(self._x.device) for _ in states]
-            for stream, state in zip(self._streams, states, strict=True):
-                stream.set_state(state)
-            return None
+        for stream in self._minibatches.streams:
+            graph.register_generator_state(stream)
+        # Only this thread's calls can spoil the capture: a worker has others.
+        with torch.cuda.graph(
+            graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"
+        ):
+            self._step(self._batch)
         return graph
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection, but one before.
+
+    A stack and its program refer to each other, so that a former stack goes when Python collects
+    garbage, whenever that is. Its graph and its memory pool go with it, by calls that a capture on
+    this thread does not survive.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from sparseae.cli.console import NARROWEST, one_line
+from sparseae.cli._console import NARROWEST, one_line
 from sparseae.sweep.progress import Progress as SweepProgress
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ step to step would be seen. It cannot show that CUDA accepts the capture.
 """
 
 import dataclasses
+import gc
 import logging
 
 import pytest
@@ -13,23 +14,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from sparseae.engine import program as program_module
-from sparseae.engine import stack as stack_module
+from sparseae.engine import cuda_graph
 from sparseae.engine.stack import Stack
-from sparseae.model.objective import OBJECTIVES
+from sparseae.model import MODELS
 from tests.engine.test_stack import data, trials
 
 
-@pytest.fixture(autouse=True)
-def batched(monkeypatch):
-    """All members step at once, as on a GPU."""
-    monkeypatch.setattr(stack_module, "_members_together", lambda device, size: size)
-
-
 def trained(members, x, epochs=3, program=None) -> Stack:
-    stack = Stack(members, x)
-    # A stack of one steps apart on a CPU; on a GPU it is a program too.
-    stack.program = stack._batched()
+    """All members step at once, as on a GPU; one alone is a program too."""
+    stack = Stack(members, x, together=len(members), at_once=True)
     if program is not None:
         program(stack)
     for epoch in range(1, epochs + 1):
@@ -51,9 +44,9 @@ class _Recorder(TorchDispatchMode):
 class FakeGraphs:
     """Stands in for ``torch.cuda.CUDAGraph`` and ``torch.cuda.graph``."""
 
-    def __init__(self, stack: Stack, broken: bool = False) -> None:
+    def __init__(self, stack: Stack, broken: int = 0) -> None:
         self.events: list[str] = []
-        state = [stack.W, stack.V, stack.b, stack.vb, stack.error, stack.program._position]
+        state = [stack.W, stack.V, stack.b, stack.vb, stack.probe, stack.program.position]
         outer = self
 
         class FakeGraph:
@@ -80,7 +73,7 @@ class FakeGraphs:
             def __enter__(self) -> None:
                 outer.events.append("capture")
                 assert {id(s) for s in self.graph.streams} == {
-                    id(s) for s in stack.program._streams
+                    id(s) for s in stack.minibatches.streams
                 }
                 # A capture executes nothing: what the fake executes is undone.
                 self.saved = [t.clone() for t in state]
@@ -91,7 +84,7 @@ class FakeGraphs:
                 self.recorder.__exit__(*error)
                 for tensor, saved in zip(state, self.saved, strict=True):
                     tensor.copy_(saved)
-                if broken:
+                if outer.events.count("capture") <= broken:
                     raise RuntimeError("CUDA error: operation not permitted\nmore lines")
                 for stream, saved in zip(self.graph.streams, self.states, strict=True):
                     stream.set_state(saved)
@@ -105,7 +98,7 @@ class FakeGraphs:
         stack.program.may_capture = True
 
 
-def captured(members, x, monkeypatch, broken=False) -> tuple[Stack, FakeGraphs]:
+def captured(members, x, monkeypatch, broken=0) -> tuple[Stack, FakeGraphs]:
     graphs = []
 
     def install(stack):
@@ -116,7 +109,7 @@ def captured(members, x, monkeypatch, broken=False) -> tuple[Stack, FakeGraphs]:
 
 
 @pytest.mark.parametrize("activation", ["relu", "softplus", "maxout"])
-@pytest.mark.parametrize("model", OBJECTIVES)
+@pytest.mark.parametrize("model", MODELS)
 def test_a_captured_step_is_the_eager_one(model, activation, monkeypatch):
     """To the bit: the capture changes neither weights nor streams, the graph holds the step."""
     members, x = trials(model, activation), data()
@@ -128,26 +121,55 @@ def test_a_captured_step_is_the_eager_one(model, activation, monkeypatch):
     assert graphs.events == ["capture"] + ["replay"] * (3 * 5 - 1)
 
 
-def test_a_capture_that_fails_is_told_once_and_changes_nothing(monkeypatch, caplog):
-    program_module._warn.cache_clear()
+def test_a_capture_that_fails_twice_is_told_once_and_changes_nothing(monkeypatch, caplog):
+    cuda_graph._warn.cache_clear()
     members, x = trials("dae"), data()
     eager = trained(members, x)
     with caplog.at_level(logging.WARNING):
-        fallen, graphs = captured(members, x, monkeypatch, broken=True)
+        fallen, graphs = captured(members, x, monkeypatch, broken=2)
     assert torch.equal(fallen.W, eager.W)
-    assert graphs.events == ["capture"]
+    assert graphs.events == ["capture", "capture"]
     assert [r.getMessage().split(": ", 1)[1] for r in caplog.records] == [
         "CUDA error: operation not permitted"
     ]
 
 
+def test_a_capture_that_fails_once_is_tried_again(monkeypatch, caplog):
+    members, x = trials("dae"), data()
+    eager = trained(members, x)
+    graphed, graphs = captured(members, x, monkeypatch, broken=1)
+    assert torch.equal(graphed.W, eager.W)
+    assert graphs.events == ["capture", "capture"] + ["replay"] * (3 * 5 - 1)
+    assert not caplog.records
+
+
+def test_nothing_is_collected_within_a_capture(monkeypatch):
+    """What a former stack leaves would spoil it."""
+    enabled = []
+
+    def watch(stack):
+        graphs = FakeGraphs(stack)
+        graphs.install(monkeypatch, stack)
+        run = stack.program._step
+
+        def step(size):
+            enabled.append((gc.isenabled(), "capture" in graphs.events))
+            run(size)
+
+        monkeypatch.setattr(stack.program, "_step", step)
+
+    trained(trials("cae"), data(), epochs=1, program=watch)
+    assert (False, True) in enabled
+    assert (False, False) not in enabled
+    assert gc.isenabled()
+
+
 @pytest.mark.parametrize("batch_size", [10, 19, 57, 100])
 @pytest.mark.parametrize("model", ["sae", "dae"])
-def test_any_batch_size_gives_the_steps_of_members_apart(model, batch_size, monkeypatch):
+def test_any_batch_size_gives_the_steps_of_members_apart(model, batch_size):
     """With and without a short last minibatch; with one minibatch, full or short."""
     members, x = trials(model, "sigmoid", batch_size=batch_size), data()
     batched = trained(members, x)
-    monkeypatch.setattr(stack_module, "_members_together", lambda device, size: 1)
     apart = Stack(members, x)
     assert apart.program is None
     for epoch in (1, 2, 3):
@@ -170,7 +192,7 @@ def test_a_state_goes_on_as_if_uninterrupted():
     members, x = trials("dae", "sigmoid"), data()
     through = trained(members, x, epochs=4)
     before = trained(members, x, epochs=2)
-    resumed = Stack(members, x)
+    resumed = Stack(members, x, together=len(members))
     resumed.load_state_dict({k: v.clone() for k, v in before.state_dict().items()})
     for epoch in (3, 4):
         resumed.train_epoch(epoch)
@@ -216,15 +238,16 @@ def test_every_stackable_number_may_differ():
 @pytest.mark.parametrize("tf32", [False, True])
 def test_tf32_is_asked_for_while_a_stack_trains_and_never_leaks(tf32, monkeypatch):
     matmul, seen = torch.backends.cuda.matmul, []
-    stack = Stack(trials("cae"), data(), tf32=tf32)
-    value = stack.activation.value
+    stack = Stack(trials("cae"), data(), tf32=tf32, together=6)
+    activation = stack.problem.activation
+    value = activation.value
 
     def spy(a, **options):
         seen.append(matmul.fp32_precision)
         return value(a, **options)
 
-    monkeypatch.setattr(stack.activation, "value", spy)
-    with program_module.precision(tf32=not tf32):  # what the process has set
+    monkeypatch.setattr(activation, "value", spy)
+    with cuda_graph.precision(tf32=not tf32):  # what the process has set
         stack.train_epoch(1)
         assert set(seen) == {"tf32" if tf32 else "ieee"}
         seen.clear()

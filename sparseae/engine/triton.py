@@ -1,0 +1,200 @@
+"""The step of all members at once on a GPU, as four kernels (`sparseae.engine.kernels`).
+
+Products are in ``tf32x3``: three of a GPU's TF32 products, which together have about float32's
+accuracy; in TF32 alone where the sweep asks for it. The noise itself is drawn by torch, so that a
+trial's streams are those of every other backend.
+
+Without a GPU the kernels run in Triton's interpreter, where ``TRITON_INTERPRET=1`` is set before
+Triton is first imported: slowly, as a test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseae.engine.minibatches import Run
+from sparseae.engine.step import Backend, Members, Problem, Step
+from sparseae.model.activations import ReLU, Sigmoid, Softplus, Tanh
+from sparseae.model.coefficients import PerMember
+from sparseae.model.forms import Corrupted, NoPenalty, OfMean, OfSlope
+
+#: The activations that the kernels know, and their numbers there.
+_ACTIVATIONS: dict[type, int] = {ReLU: 0, Softplus: 1, Sigmoid: 2, Tanh: 3}
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Sizes of the kernels' tiles; powers of two, at least 16.
+
+    Attributes:
+        units, depth: of encode and back: units of a program, inputs of a turn of its loop.
+        inputs, decode_depth: of decode: inputs of a program, units of a turn.
+        rows, update_depth: of update: rows of W of a program, samples of a turn.
+        warps: of every program.
+    """
+
+    units: int = 64
+    depth: int = 32
+    inputs: int = 32
+    decode_depth: int = 64
+    rows: int = 16
+    update_depth: int = 16
+    warps: int = 4
+
+
+#: What is tried on a card; not one of them has been measured.
+VARIANTS = {
+    "a": Tiles(),
+    "b": Tiles(units=32, depth=64, inputs=16, decode_depth=128, warps=4),
+    "c": Tiles(units=64, depth=64, inputs=64, decode_depth=64, rows=16, update_depth=32, warps=8),
+    "d": Tiles(units=128, depth=32, inputs=32, decode_depth=32, rows=32, update_depth=16, warps=8),
+}
+
+#: A row of W of at most so many inputs stays on chip in `update`.
+_WIDEST = 1024
+
+
+class TritonBackend(Backend):
+    """Fused kernels for the known forms; ``variant`` is a key of `VARIANTS`."""
+
+    name = "triton"
+
+    def missing(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed"
+        if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+            return f"it is not for {device.type}"
+        return None
+
+    def refuses(self, problem: Problem) -> str | None:
+        model, s, penalty = problem.model, problem.activation, problem.model.penalty
+        if not model.declared:
+            return f"{model.name} is of no form that it knows"
+        if type(s) not in _ACTIVATIONS:
+            return f"it does not know {s.name}"
+        if type(penalty) not in (NoPenalty, OfMean, OfSlope):
+            return f"{model.name}'s penalty is of no form that it knows"
+        if isinstance(penalty, OfSlope) and min(penalty.q - 1, penalty.p) < 0:
+            return "it knows powers of whole numbers from 1 (q) and 0 (p) on"
+        return None
+
+    def build(self, problem: Problem, groups: Sequence[Members], variant: str) -> list[Step]:
+        tiles = VARIANTS[variant]
+        return [TritonStep(problem, group, tiles) for group in groups]
+
+
+class _Buffers:
+    """h and da (G, R, m), dy (G, R, n)."""
+
+    def __init__(self, W: Tensor, rows: int) -> None:
+        G, m, n = W.shape
+        self.h, self.da = W.new_empty(2, G, rows, m)
+        self.dy = W.new_empty(G, rows, n)
+
+
+class TritonStep(Step):
+    """Steps of a group."""
+
+    def __init__(self, problem: Problem, members: Members, tiles: Tiles) -> None:
+        from sparseae.engine import kernels
+
+        self._kernels, self._problem, self._members = kernels, problem, members
+        self._tiles, W = tiles, members.W
+        G, m, n = W.shape
+        penalty = problem.model.penalty
+        self._corrupted = isinstance(problem.model.encoder_input, Corrupted)
+        self._mean = penalty if isinstance(penalty, OfMean) else None
+        self._slope = penalty if isinstance(penalty, OfSlope) else None
+        self._rho, self._factors = W.new_empty(2, G, m)
+        self._buffers: dict[int, _Buffers] = {}
+        c, rule = members.coefficients, problem.constraint
+        self._norms = rule.norms(c)
+        low, high = self._norms or (0.0, float("inf"))
+        self._numbers: dict[str, Tensor] = {
+            "lam": _column(c.lam, W), "sigma": _column(c.sigma, W),
+            "rate": _column(c.learning_rate, W), "decay": _column(rule.decay(c) or 0.0, W),
+            "low": _column(low, W), "high": _column(high, W),
+        }  # fmt: skip
+        self._bound = self._norms is not None and self._norms != (0.0, float("inf"))
+        precision = "tf32" if problem.tf32 else "tf32x3"
+        self._shared: dict[str, Any] = {
+            "PRECISION": precision if W.dtype == torch.float32 else "ieee",
+            "num_warps": tiles.warps,
+        }
+        self._wide = min(_WIDEST, max(16, _power_of_two(n)))
+
+    def run(self, run: Run) -> None:
+        eps = run.eps if self._corrupted else None
+        for step, rows in enumerate(run.rows):
+            self._step(run.data, rows, None if eps is None else eps[step])
+
+    def _step(self, x: Tensor, order: Tensor, eps: Tensor | None) -> None:
+        problem, members, tiles = self._problem, self._members, self._tiles
+        kernels, number, shared = self._kernels, self._numbers, self._shared
+        W, V, b, vb = members.W, members.V, members.b, members.vb
+        (G, m, n), B = W.shape, order.shape[1]
+        noisy = isinstance(eps, Tensor)
+        K = eps.shape[1] if isinstance(eps, Tensor) else 1
+        rows = K * B
+        if rows not in self._buffers:
+            self._buffers[rows] = _Buffers(W, rows)
+        own = self._buffers[rows]
+        order = order.contiguous()
+        noise = eps.contiguous() if isinstance(eps, Tensor) else x
+        member = W.stride(0)
+        high = min(64, max(16, _power_of_two(rows)))
+        known = {"ACTIVATION": _ACTIVATIONS[type(problem.activation)], **shared}
+        mean, slope = self._mean, self._slope
+        q, p = (slope.q, slope.p) if slope is not None else (2, 0)
+        sizes = (member, B, K, m, n)
+
+        kernels.encode[(_parts(m, tiles.units), G)](
+            x, order, noise, members.seed_rows, number["sigma"], W, b, own.h, self._rho, *sizes,
+            NOISY=noisy, MEAN=mean is not None, ROWS=high, UNITS=tiles.units, DEPTH=tiles.depth,
+            **known,
+        )  # fmt: skip
+        kernels.decode[(_parts(n, tiles.inputs), G)](
+            x, order, members.seed_rows, W, own.h, own.dy, members.probe, *sizes,
+            ROWS=high, INPUTS=tiles.inputs, DEPTH=tiles.decode_depth, **shared,
+        )  # fmt: skip
+        offset = self._rho
+        if mean is not None:
+            offset = mean.offset_of(self._rho, rows, members.coefficients)
+        kernels.back[(_parts(m, tiles.units), G)](
+            W, b, vb, own.h, own.dy, own.da, offset, self._factors, number["lam"], number["rate"],
+            *sizes, problem.training.momentum, MEAN=mean is not None, SLOPE=slope is not None,
+            Q=q, P=p, UNIT=problem.constraint.unit_rows, BIAS=problem.training.encoder_bias,
+            ROWS=high, UNITS=tiles.units, DEPTH=tiles.depth, **known,
+        )  # fmt: skip
+        kernels.update[(_parts(m, tiles.rows), G)](
+            x, order, noise, members.seed_rows, number["sigma"], W, V, own.h, own.dy, own.da,
+            self._factors, number["rate"], number["decay"], number["low"], number["high"], *sizes,
+            problem.training.momentum, NOISY=noisy, SLOPE=slope is not None and p > 0,
+            BOUND=self._bound, ROWS=tiles.update_depth, UNITS=tiles.rows, INPUTS=self._wide,
+            **shared,
+        )  # fmt: skip
+        if self._norms is None:
+            problem.constraint.project(W, members.coefficients)
+
+
+def _column(value: PerMember | float, like: Tensor) -> Tensor:
+    """A number for each member, (G,)."""
+    if isinstance(value, PerMember):
+        return value.column[:, 0].contiguous()
+    return like.new_full((like.shape[0],), value)
+
+
+def _parts(whole: int, part: int) -> int:
+    return -(-whole // part)
+
+
+def _power_of_two(number: int) -> int:
+    """The least that is no smaller."""
+    return 1 << (number - 1).bit_length()

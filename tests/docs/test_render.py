@@ -1,0 +1,73 @@
+"""The article's numbers are those of the committed rows, and none of them is typed by hand."""
+
+import importlib.util
+import re
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+DOCS = REPOSITORY / "docs"
+
+
+@pytest.fixture(scope="module")
+def render():
+    spec = importlib.util.spec_from_file_location("render", DOCS / "render.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["render"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def rendered(render):
+    return dict(render.pages())
+
+
+def test_the_pages_are_what_the_rows_say(render, rendered):
+    assert [
+        line for file, text in rendered.items() for line in render.differences(file, text)
+    ] == []
+
+
+def test_a_changed_digit_is_named_with_file_and_line(render, rendered, tmp_path):
+    file, text = next(iter(rendered.items()))
+    lines = text.splitlines()
+    at = next(i for i, line in enumerate(lines) if re.search(r"\| \d\.\d{3} \|", line))
+    lines[at] = re.sub(r"\| (\d\.\d\d)\d \|", r"| \g<1>X |", lines[at], count=1)
+    wrong = tmp_path / file.name
+    wrong.write_text("\n".join(lines))
+    (line,) = render.differences(wrong, text)
+    assert line.startswith(f"{wrong}:{at + 1}: ")
+
+
+def test_a_changed_row_changes_the_page(render, rendered, monkeypatch):
+    paper = render.rows("paper")
+    moved = paper.last.copy()
+    moved.loc[moved["model"] == "mdae", "activation_fraction"] += 0.001
+    monkeypatch.setattr(paper, "last", moved)
+    again = dict(render.pages())
+    assert any(again[file] != text for file, text in rendered.items())
+
+
+def test_what_no_row_gives_is_an_error_not_a_blank(render):
+    with pytest.raises(LookupError, match="no trial"):
+        render.rows("paper").mean(model="cae", dataset="digits")
+    with pytest.raises(LookupError, match="0 verdicts"):
+        render.rows("paper").verdict("relu-flat", "cifar10")
+
+
+#: Numbers with a point or a percent sign that a template may hold: they name settings, not results.
+SETTINGS = {"0.001", "0.002", "0.005", "0.05", "0.1", "0.01", "0.25", "0.09", "1505.05561", "95 %"}
+
+
+@pytest.mark.parametrize(
+    "template", sorted((DOCS / "templates").glob("*.md.j2")), ids=lambda file: file.name
+)
+def test_no_measured_number_is_typed(template):
+    text = re.sub(
+        r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}|\(https?://[^)]*\)", "", template.read_text(), flags=re.S
+    )
+    text = re.sub(r"section[s]? [\d.]+|\b3\.1(\.1)?\b", "", text)
+    assert set(re.findall(r"\d+\.\d+|\d+ ?%", text)) <= SETTINGS

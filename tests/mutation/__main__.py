@@ -1,0 +1,260 @@
+"""Mutation testing: does a test fail when a line of the product is changed?
+
+    python -m tests.mutation [MODULE ...]            every mutant of the modules, all without a name
+    python -m tests.mutation --sample TEXT           some of one module, drawn by a text: CI gives
+                                                     the commit
+
+mutmut makes the mutants and runs, in a fork, the tests that call the changed function. Two things
+are added. What a decorator covers (`@torch.inference_mode()`, properties) mutmut leaves alone, so
+that here decorators are calls behind the function. And a survivor is compared with
+``equivalent.toml``, which says why no test can tell it from the original; any other is an error.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import libcst as cst
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+
+FLOAT64 = "tests/test_definition.py::test_in_float64_a_stack_trains_what_the_specification_says"
+
+#: What is mutated, below ``sparseae/``, and the tests that must notice. A module that is not in
+#: `SAMPLED` has survivors that nobody has looked at.
+TESTS: dict[str, list[str]] = {
+    "model/activations.py": ["tests/model", FLOAT64],
+    "model/constraints.py": ["tests/model/test_constraints.py", "tests/model", FLOAT64],
+    "model/corruption.py": ["tests/model", FLOAT64],
+    "model/penalties.py": ["tests/model", FLOAT64],
+    "model/second_order.py": ["tests/model", FLOAT64],
+    "engine/measurements.py": [FLOAT64, "tests/engine/test_stack.py"],
+    "engine/minibatches.py": [FLOAT64, "tests/engine/test_stack.py"],
+    "engine/randomness.py": ["tests/engine/test_randomness.py"],
+    "engine/stack.py": [FLOAT64, "tests/engine/test_stack.py"],
+    "engine/step.py": [FLOAT64, "tests/engine/test_stack.py"],
+    "engine/torch.py": [FLOAT64, "tests/engine/test_stack.py", "tests/engine/test_torch.py"],
+    "analysis/curves.py": ["tests/analysis"],
+    "analysis/trends.py": ["tests/analysis"],
+    "results/store.py": ["tests/results/test_store.py"],
+    "sweep/piece.py": ["tests/sweep/test_piece.py"],
+    "theory/checks.py": ["tests/theory"],
+    "theory/terms.py": ["tests/theory"],
+}
+
+#: Of these CI tries a sample.
+SAMPLED: tuple[str, ...] = ("engine/randomness.py", "results/store.py", "sweep/piece.py")
+
+COPIED = ("sparseae", "tests", "benchmarks", "tune_configs", "cluster", "docs", "README.md",
+          "pyproject.toml", "constraints.txt")  # fmt: skip
+
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["sparseae"]
+only_mutate = ["sparseae/{module}"]
+also_copy = {copied}
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist"]
+do_not_mutate_patterns = {unread}
+timeout_multiplier = 6.0
+timeout_constant = 3.0
+"""
+
+SHOW = """
+import json, sys
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+print(json.dumps({name: get_diff_for_mutant(name) for name in sys.argv[1:]}))
+"""
+
+#: What people read: no test asks for its every letter.
+UNREAD = [r"logging\.getLogger"]
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A mutant that no test noticed: the lines that it takes away and those that it puts there."""
+
+    name: str
+    status: str
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [*(f"  - {line}" for line in self.removed), *(f"  + {line}" for line in self.added)]
+        return "\n".join([f"{self.name}: {self.status}", *lines])
+
+
+class Undecorated(cst.CSTTransformer):
+    """Each decorator of a function as a call behind it: ``f = decorator(f)``."""
+
+    KEPT = ("staticmethod", "classmethod", "abstractmethod", "overload")
+
+    def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef):
+        decorators = [d.decorator for d in updated_node.decorators]
+        plain = [d.value if isinstance(d, cst.Name) else None for d in decorators]
+        if not decorators or any(name in self.KEPT for name in plain):
+            return updated_node
+        if any(isinstance(d, cst.Attribute) and d.attr.value == "setter" for d in decorators):
+            return updated_node
+        name = updated_node.name
+        calls = [
+            cst.SimpleStatementLine(
+                [cst.Assign([cst.AssignTarget(name)], cst.Call(decorator, [cst.Arg(name)]))]
+            )
+            for decorator in reversed(decorators)
+        ]
+        return cst.FlattenSentinel([updated_node.with_changes(decorators=[]), *calls])
+
+
+def workshop(module: str, folder: Path) -> None:
+    """Copy what the tests need to ``folder``, ready for mutmut."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            skip = shutil.ignore_patterns("__pycache__", "mutants")
+            shutil.copytree(source, folder / name, ignore=skip)
+        elif source.exists():
+            shutil.copy(source, folder)
+    file = folder / "sparseae" / module
+    file.write_text(cst.parse_module(file.read_text()).visit(Undecorated()).code)
+    settings = SETTINGS.format(
+        module=module, tests=TESTS[module], unread=UNREAD,
+        copied=[name for name in COPIED if name not in ("sparseae", "tests", "pyproject.toml")],
+    )  # fmt: skip
+    with (folder / "pyproject.toml").open("a") as stream:
+        stream.write(settings)
+
+
+def mutmut(folder: Path, *arguments: str, seconds: float | None = None) -> str:
+    """What a command of mutmut prints; after so many seconds it is ended with all its children."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mutmut", *arguments], cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        return output
+    if process.returncode != 0 and arguments[0] == "run":
+        raise SystemExit(f"mutmut did not run:\n{output[-4000:]}")
+    return output
+
+
+def tried(folder: Path) -> dict[str, str]:
+    """The status of each mutant that was tried."""
+    lines = mutmut(folder, "results", "--all", "true").splitlines()
+    pairs = (line.strip().rsplit(": ", 1) for line in lines if ": " in line)
+    return {name: status for name, status in pairs if status not in ("not checked", "skipped")}
+
+
+def survivors(folder: Path, statuses: Mapping[str, str]) -> list[Survivor]:
+    """What the mutants that are still alive change."""
+    alive = {n: s for n, s in statuses.items() if s in ("survived", "no tests", "suspicious")}
+    shown = subprocess.run(
+        [sys.executable, "-c", SHOW, *alive], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return [
+        Survivor(name, alive[name], *(_lines(diff, sign) for sign in "-+"))
+        for name, diff in json.loads(shown.stdout).items()
+    ]
+
+
+def _lines(diff: str, sign: str) -> tuple[str, ...]:
+    lines = diff.splitlines()[2:]  # behind the names of the files
+    return tuple(line[1:].strip() for line in lines if line.startswith(sign))
+
+
+def listed(module: str) -> list[dict]:
+    """The equivalent mutants of a module."""
+    every = tomllib.loads((HERE / "equivalent.toml").read_text())["equivalent"]
+    return [entry for entry in every if fnmatch(module, entry["module"])]
+
+
+def is_listed(mutant: Survivor, entries: Sequence[dict]) -> bool:
+    removed, added = " ".join(mutant.removed), " ".join(mutant.added)
+    return any(
+        entry.get("line", "") in removed and entry.get("mutant", "") in added for entry in entries
+    )
+
+
+def names_of(module: str, folder: Path) -> list[str]:
+    """The names that mutmut gives the mutants of a module."""
+    from mutmut.mutation.file_mutation import mutate_file_contents
+
+    before = Path.cwd()
+    os.chdir(folder)  # where mutmut reads its settings
+    try:
+        path = f"sparseae/{module}"
+        made = mutate_file_contents(path, (folder / path).read_text())
+    finally:
+        os.chdir(before)
+    return [f"sparseae.{module[:-3].replace('/', '.')}.{name}" for name in made.mutant_names]
+
+
+def run(module: str, sample: str | None, mutants: int, seconds: float, children: int) -> bool:
+    """Try the mutants of a module; print the score and each survivor that is not listed."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
+        folder = Path(temporary)
+        workshop(module, folder)
+        chosen: list[str] = []
+        if sample is not None:
+            names = names_of(module, folder)
+            key = {name: hashlib.sha256(f"{sample} {name}".encode()).digest() for name in names}
+            chosen = sorted(names, key=key.__getitem__)[:mutants]
+        limit = None if sample is None else seconds
+        mutmut(folder, "run", "--max-children", str(children), *chosen, seconds=limit)
+        statuses = tried(folder)
+        if chosen:
+            statuses = {name: status for name, status in statuses.items() if name in chosen}
+        alive = survivors(folder, statuses)
+    entries = listed(module)
+    unknown = [mutant for mutant in alive if not is_listed(mutant, entries)]
+    total = len(statuses)
+    killed = total - len(alive)
+    print(
+        f"{module}: {total} mutants, {killed} killed, {len(alive) - len(unknown)} equivalent, "
+        f"{len(unknown)} survived: {100 * (total - len(unknown)) / max(1, total):.1f} % "
+        f"({time.monotonic() - started:.0f} s)",
+        flush=True,
+    )
+    for mutant in unknown:
+        print(mutant, flush=True)
+    return not unknown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation")
+    parser.add_argument("modules", nargs="*", metavar="MODULE")
+    parser.add_argument("--sample", metavar="TEXT", help="try some mutants, drawn by this text")
+    parser.add_argument("--mutants", type=int, default=40, help="of a sample")
+    parser.add_argument("--seconds", type=float, default=110.0, help="that a sample may take")
+    parser.add_argument("--children", type=int, default=1, help="mutants at once")
+    arguments = parser.parse_args()
+    modules = arguments.modules or list(TESTS)
+    if arguments.sample is not None and not arguments.modules:  # one of those, by the text
+        number = int.from_bytes(hashlib.sha256(arguments.sample.encode()).digest()[:8], "big")
+        modules = [SAMPLED[number % len(SAMPLED)]]
+    options = (arguments.sample, arguments.mutants, arguments.seconds, arguments.children)
+    results = [run(module, *options) for module in modules]
+    sys.exit(0 if all(results) else 1)
+
+
+if __name__ == "__main__":
+    main()
