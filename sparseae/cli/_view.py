@@ -91,6 +91,11 @@ class RunView:
     def note(self, message: str) -> None:
         self._console.print(message, highlight=False, soft_wrap=True)
 
+    def stalled(self, message: str) -> None:
+        if self._total:
+            self._say(replace(self._progress_now(), seconds_left=None))
+        self.note(message)
+
     def rows(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
             trial_id, epoch = row["trial_id"], row["epoch"]

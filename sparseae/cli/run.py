@@ -54,11 +54,12 @@ def run(
     from sparseae import paths
     from sparseae.cli._view import RunView
     from sparseae.errors import RequestError
+    from sparseae.sweep.stop import interrupt
 
     if address and in_process:
         raise RequestError("--address and --in-process exclude each other")
     _require_lasting(results)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     console = Console()
     with RunView(console) as view:
         done = sparseae.run(
@@ -71,14 +72,20 @@ def run(
             observer=view,
         )
     if done.interrupted:
+        unfinished, saved = len(done.failed), done.saved
+        if saved == unfinished:
+            onward = "goes on from their checkpoints"
+        elif saved:
+            onward = f"goes on with {saved:,} from checkpoints, and begins the others anew"
+        else:
+            onward = "begins them anew: none had a checkpoint yet"
         console.print(
-            f"Stopped with {len(done.failed):,} of {done.trials:,} trials unfinished. "
-            "The same command goes on from the last checkpoints.",
+            f"Stopped with {unfinished:,} of {done.trials:,} trials unfinished. "
+            f"The same command {onward}.",
             highlight=False,
         )
         raise typer.Exit(130)
-    frame = done.frame
-    for part in _final(frame):
+    for part in _final(done.last):
         console.print(part, highlight=False)
     console.print(f"results: {paths.public(done.place)}", highlight=False, soft_wrap=True)
     if done.failed:
@@ -88,16 +95,6 @@ def run(
             highlight=False,
         )
         raise typer.Exit(1)
-
-
-def _interrupt(*_: object) -> None:
-    """A cluster stops its jobs by SIGTERM; Ctrl-C is what Tune and the runner know.
-
-    Once is enough: the group of a job may get the signal more than once, and the last rows are
-    being written.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _require_lasting(results: str) -> None:

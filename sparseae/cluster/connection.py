@@ -30,8 +30,8 @@ import ray
 from sparseae.errors import RequestError, last_line
 
 #: What Ray's workers import before they are given work, by the variable that asks for it; see
-#: `sparseae.cluster.tune` for how Tune trials get those that Ray starts with itself.
-_PRELOAD = {"RAY_preload_python_modules": "sparseae.cluster.tune"}
+#: `sparseae.cluster.ray_internals` for how Tune trials get those that Ray starts with itself.
+_PRELOAD = {"RAY_preload_python_modules": "sparseae.cluster.worker"}
 #: Seconds in which a cluster answers; Ray itself waits up to 12 minutes.
 _PATIENCE = 60
 
@@ -91,7 +91,7 @@ class Connection:
     def _start(self) -> None:
         try:
             _reach(self._where)
-            with _environment(_PRELOAD if self.private else {}):
+            with environment(_PRELOAD if self.private else {}):
                 ray.init(
                     address=self._where,
                     log_to_driver=False,
@@ -115,7 +115,8 @@ def _reach(address: str) -> None:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment, and put back what was there."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from sparseae import paths
 from sparseae.errors import RequestError, last_line, nearest
 from sparseae.sweep.config import Sweep
+from sparseae.sweep.notify import is_reference
 from sparseae.sweep.progress import Progress
 from sparseae.sweep.provenance import git_commit
 
@@ -150,6 +151,11 @@ class Jobs:
                 f"--results {paths.public(results)}: holds a key, which the cluster would list "
                 "and log; give the machines a role that may write there, or the key in their "
                 "environment"
+            )
+        if sweep.notify is not None and not is_reference(sweep.notify):
+            raise RequestError(
+                "notify: would travel to the cluster in a file: name a variable of the "
+                "environment that the cluster was started with: notify: $NAME"
             )
         digest = hashlib.sha256(sweep.text().encode()).hexdigest()[:16]
         words = ["run", "sweep.yaml"]

@@ -5,8 +5,10 @@ Pure: what a cluster has is told by `sparseae.cluster.tune`, and a test may tell
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sparseae.errors import RequestError
 from sparseae.sweep.config import Resources
@@ -17,6 +19,9 @@ GPU_SHARE = 0.25
 
 #: What CUDA and its libraries take of a card for each process, in bytes.
 _CONTEXT_BYTES = 600 << 20
+
+#: Host memory of a Tune trial's process beside the stack: Python, torch, Ray; and with CUDA.
+_PROCESS_BYTES, _CUDA_PROCESS_BYTES = 600 << 20, 1536 << 20
 
 #: Bytes of a card's memory, by Ray's ``accelerator_type``; the smallest that is sold so.
 _CARD_GIGABYTES = {
@@ -38,6 +43,8 @@ class Node:
     cpus: float
     gpus: float = 0.0
     card: str | None = None  # Ray's accelerator_type
+    #: Bytes that Ray lets its workers have; 0: it was not told. Every machine has its own.
+    memory: float = field(default=0.0, compare=False)
 
     def trials(self, cpu: float, gpu: float) -> int:
         """How many Tune trials with these resources fit at once."""
@@ -82,6 +89,8 @@ class Placement:
         card_bytes: memory of the smallest card.
         waiting: GPUs are asked for and none is up.
         fixed: the share was given, and does not follow the memory.
+        node_bytes: host memory of the largest node; 0 where it is not asked for, because some
+            machine that could take a Tune trial does not tell how much it has.
     """
 
     cpu: float
@@ -91,27 +100,44 @@ class Placement:
     card_bytes: int = 0
     waiting: bool = False
     fixed: bool = False
+    node_bytes: float = 0.0
 
     @property
     def workers(self) -> int:
         """For how many at once the work is cut: a CPU beside GPUs takes what is left."""
         return max(1, self.gpu_workers or self.cpu_workers)
 
-    def request(self, memory: int, on_gpu: bool) -> dict[str, float]:
+    def request(self, gpu_memory: int, on_gpu: bool, memory: int = 0) -> dict[str, float]:
         """What a Tune trial asks Ray for.
 
         Args:
-            memory: bytes that it needs at its peak.
+            gpu_memory: bytes of a card that it needs at its peak.
             on_gpu: whether it goes on a GPU.
+            memory: bytes of the host that its stack needs.
         """
-        if not on_gpu:
-            return {"CPU": self.cpu}
-        return {"CPU": self.cpu, "GPU": self.gpu if self.fixed else self.share(memory)}
+        request = {"CPU": self.cpu}
+        if on_gpu:
+            request["GPU"] = self.gpu if self.fixed else self.share(gpu_memory)
+        if self.node_bytes and memory:
+            whole = memory + (_CUDA_PROCESS_BYTES if on_gpu else _PROCESS_BYTES)
+            request["memory"] = min(_rounded(whole), math.floor(self.node_bytes))
+        return request
+
+    @property
+    def wants(self) -> str:
+        """What each asks for, for people."""
+        gpu = f" and {self.gpu:.2g} GPU" if self.gpu_workers else ""
+        return f"{self.cpu:g} CPU{gpu}"
 
     def share(self, memory: int) -> float:
         """Of a card: as many Tune trials share it as its memory holds, at most 1 / GPU_SHARE."""
         needed = (memory + _CONTEXT_BYTES) / self.card_bytes
         return next((1 / n for n in range(round(1 / self.gpu), 1, -1) if needed <= 1 / n), 1.0)
+
+
+def _rounded(size: int) -> int:
+    """Up to the next power of the square root of 2: Tune reuses a worker for equal requests."""
+    return math.ceil(2 ** (math.ceil(2 * math.log2(size)) / 2))
 
 
 def place(wanted: Resources, cluster: Cluster) -> Placement:
@@ -138,7 +164,8 @@ def place(wanted: Resources, cluster: Cluster) -> Placement:
     if wanted.gpu == 0 or (wanted.gpu == "auto" and not with_gpu):
         workers = sum(node.trials(cpu, 0) for node in cluster.up)
         later = sum(node.trials(cpu, 0) for node in cluster.to_come)
-        return Placement(cpu, 0.0, 0, _foretold(wanted, workers or later))
+        foretold = _foretold(wanted, workers or later)
+        return Placement(cpu, 0.0, 0, foretold, node_bytes=_told_memory(cluster))
     fixed = wanted.gpu != "auto"
     gpu = float(wanted.gpu) if fixed else GPU_SHARE
     if gpu > 1 and gpu != int(gpu):
@@ -158,12 +185,19 @@ def place(wanted: Resources, cluster: Cluster) -> Placement:
         card_bytes=min((node.card_bytes for node in with_gpu), default=0),
         waiting=not cluster.gpus_up,
         fixed=fixed,
+        node_bytes=_told_memory(cluster) if with_gpu else 0.0,
     )
 
 
 def _foretold(wanted: Resources, told: int) -> int:
     """How many Tune trials run at once: as the user says, or as the cluster tells."""
     return max(1, told) if wanted.workers == "auto" else int(wanted.workers)
+
+
+def _told_memory(cluster: Cluster) -> float:
+    """Host memory of the largest node; 0 where one that has CPUs does not tell its own."""
+    told = [node.memory for node in cluster.every if node.cpus]
+    return max(told) if told and all(told) else 0.0
 
 
 class Dispatch:
@@ -183,15 +217,31 @@ class Dispatch:
         self._front, self._back = 0, len(costs)
         self._running: dict[int, bool] = {}  # piece to whether it is on a GPU
         self._waiting_cost = float(sum(costs))
+        self._again: deque[int] = deque()
 
     @property
     def finished(self) -> bool:
         """Whether every piece was handed out."""
-        return self._front == self._back
+        return self._front == self._back and not self._again
+
+    @property
+    def left(self) -> int:
+        """How many pieces have not ended."""
+        return self._back - self._front + len(self._again) + len(self._running)
+
+    def again(self, piece: int) -> None:
+        """A piece that has ended is to be handed out once more, before all others."""
+        self._again.append(piece)
 
     def next(self) -> tuple[int, bool] | None:
         """A piece and whether it goes on a GPU; None: ask again when one is done."""
         p = self._placement
+        if self.finished:
+            return None
+        if self._again:
+            piece = self._again.popleft()
+            self._running[piece] = p.gpu_workers > 0
+            return piece, self._running[piece]
         if not p.gpu_workers:
             return self._take(self._front, on_gpu=False)
         if not p.cpu_workers:
@@ -240,6 +290,7 @@ def nodes_of(groups: Sequence[tuple[Mapping[str, float], int]]) -> tuple[Node, .
             resources.get("CPU", 0.0),
             resources.get("GPU", 0.0),
             next((key.removeprefix(kind) for key in resources if key.startswith(kind)), None),
+            resources.get("memory", 0.0),
         )
         for resources, count in groups
         for _ in range(count)

@@ -29,6 +29,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from sparseae.engine.torch import Update
 from sparseae.errors import first_line
 from sparseae.model.activations import Gate, Polynomial
 from sparseae.model.coefficients import PerMember
-from sparseae.model.forms import NoPenalty, OfMean, OfSlope
+from sparseae.model.forms import Corrupted, NoPenalty, OfMean, OfSlope
 from sparseae.model.objective import Gradient
 
 _SOURCE = Path(__file__).with_name("step.c")
@@ -345,33 +346,34 @@ class CBackend(Backend):
         found = compiled(problem.dtype)
         assert found is not None
         shared: dict[int, _Buffers] = {}
-        update = updating(problem, found, found)
-        return [CStep(problem, group, found, update, shared) for group in groups]
+        return [CStep(problem, group, found, shared) for group in groups]
 
 
-def updating(problem: Problem, found: Compiled, products: Routine) -> Update:
+def updating(problem: Problem, found: Compiled, products: Routine, members: Members) -> Update:
     """SGD with momentum in C, after products of any routine, of a member alone."""
-    t, constraint = problem.training, problem.constraint
+    constraint, c = problem.constraint, members.coefficients
+    momentum, with_bias = problem.training.momentum, problem.training.encoder_bias
+    W, V, b, vb = members.W[0], members.V[0], members.b[0], members.vb[0]
+    decay, norms = constraint.decay(c), constraint.norms(c)
+    low, high = (0.0, math.inf) if norms is None else norms
+    bounds, learning_rate = (_number(low), _number(high)), c.learning_rate.number
 
-    def update(members: Members, A: Tensor | None, X: Tensor | None, g: Gradient) -> None:
-        W, V, c = members.W[0], members.V[0], members.coefficients
+    def update(A: Tensor | None, X: Tensor | None, g: Gradient) -> None:
         made = None
         if A is None or X is None:
-            V.mul_(t.momentum)
+            V.mul_(momentum)
         else:
-            made = products.accumulate(A[0], X[0], V, t.momentum)
+            made = products.accumulate(A, X, V, momentum)
         gradient = V if made is None else made
         if g.dense is not None:
             gradient.add_(g.dense[0])
-        if (decay := constraint.decay(c)) is not None:
+        if decay is not None:
             decay.plus(gradient, W, out=gradient)
-        norms = constraint.norms(c)
-        low, high = (0.0, math.inf) if norms is None else norms
         found.update(
-            W, V, members.b[0], members.vb[0], products=made,
-            factors=None if g.row_factors is None else g.row_factors[0],
-            db=g.db[0] if t.encoder_bias else None, momentum=t.momentum,
-            learning_rate=c.learning_rate.number, norms=(_number(low), _number(high)),
+            W, V, b, vb, products=made,
+            factors=None if g.row_factors is None else g.row_factors.squeeze(0),
+            db=g.db if with_bias else None, momentum=momentum, learning_rate=learning_rate,
+            norms=bounds,
         )  # fmt: skip
         if norms is None:
             constraint.project(members.W, c)
@@ -391,62 +393,66 @@ class _Buffers:
         self.A, self.X = W.new_zeros(m, 2 * rows), W.new_zeros(2 * rows, n)
         self.a, self.dh = turned(W, rows, m), turned(W, rows, m)
         self.x, self.dy = self.X.split(rows)
+        #: dy as a row and as a column.
+        self.row = self.dy.view(1, -1)
+        self.column = self.row.t()
 
 
 class CStep(Step):
     """Steps of a member alone."""
 
     def __init__(
-        self,
-        problem: Problem,
-        members: Members,
-        found: Compiled,
-        update: Update,
-        buffers: dict[int, _Buffers],
+        self, problem: Problem, members: Members, found: Compiled, buffers: dict[int, _Buffers]
     ) -> None:
-        self._problem, self._members, self._c = problem, members, found
-        self._update, self._buffers = update, buffers
-        self._W, self._b = members.W[0], members.b[0]
+        self._problem, self._c, self._buffers = problem, found, buffers
+        self._update = updating(problem, found, found, members)
+        self._seed, self._numbers = members.seeds[0], members.coefficients
+        self._W, self._b, self._probe = members.W[0], members.b[0], members.probe[0]
         self._net = members.network(problem.constraint.unit_rows)
+        penalty = problem.model.penalty
+        self._corrupted = isinstance(problem.model.encoder_input, Corrupted)
+        self._mean = penalty if isinstance(penalty, OfMean) else None
+        self._slope = penalty if isinstance(penalty, OfSlope) else None
 
     def run(self, run: Run) -> None:
-        seed = self._members.seeds[0]
-        eps = None if run.eps is None else run.eps[:, seed].unsqueeze(1).unbind()
-        for step, x in enumerate(run.x[:, seed].unsqueeze(1).unbind()):
-            self._step(x, None if eps is None else eps[step])
+        noise = repeat(None)
+        if run.eps is not None and self._corrupted:
+            noise = run.eps[:, self._seed].unbind()
+        for x, eps in zip(run.x[:, self._seed].unbind(), noise, strict=False):
+            self._step(x, eps)
 
     def _step(self, x: Tensor, eps: Tensor | None) -> None:
-        problem, c, members = self._problem, self._c, self._members
-        model, s, numbers = problem.model, problem.activation, members.coefficients
-        penalty, slope = model.penalty, s.slope_in_h
+        """One step on x (B, n) with noise eps (K, B, n)."""
+        c, s, numbers, W = self._c, self._problem.activation, self._numbers, self._W
+        slope = s.slope_in_h
         assert slope is not None
-        rows = x.shape[1] * model.encoder_input.rows
+        if eps is not None:
+            x = x.unsqueeze(0).expand_as(eps).flatten(0, 1)
+        rows = x.shape[0]
         if rows not in self._buffers:
-            self._buffers[rows] = _Buffers(self._W, rows)
+            self._buffers[rows] = _Buffers(W, rows)
         buffers = self._buffers[rows]
-        x_in = buffers.x.unsqueeze(0)
-        seen, target = model.rows_of(x, eps, numbers, out=x_in)
-        if seen is not x_in:
-            x_in.copy_(seen)
-        a = c.encode(buffers.x, self._W, self._b, buffers.a)
+        if eps is None:
+            buffers.x.copy_(x)
+        else:
+            numbers.sigma.plus(x, eps.flatten(0, 1), out=buffers.x)
+        a = c.encode(buffers.x, W, self._b, buffers.a)
         h = s.value(a, out=a)
         if h is not a:
             h = a.copy_(h)
-        c.residual(h, self._W, target[0], 2 / rows, buffers.dy)
-        offset = penalty.offset(h.unsqueeze(0), numbers)
-        dh = c.encode(buffers.dy, self._W, None if offset is None else offset[0], buffers.dh)
-        factors = None
-        if isinstance(penalty, OfSlope):
+        c.residual(h, W, x, 2 / rows, buffers.dy)
+        offset = factors = None
+        if self._mean is not None:
+            offset = self._mean.offset_of(h.mean(0).unsqueeze(0), rows, numbers).squeeze(0)
+        dh = c.encode(buffers.dy, W, offset, buffers.dh)
+        if self._slope is not None:
             norms = self._net.row_norms()
-            added: float | Tensor = numbers.lam.number * penalty.q / rows
+            added: float | Tensor = numbers.lam.number * self._slope.q / rows
             if norms is not None:
-                added = norms[0].pow(penalty.p).mul_(added)
+                added = norms[0].pow(self._slope.p).mul_(added)
             db, total = c.backward(dh, h, slope, buffers.A, added)
-            factors = penalty.row_factors(total.unsqueeze(0), norms, rows, numbers)
+            factors = self._slope.row_factors(total.unsqueeze(0), norms, rows, numbers)
         else:
             db, _ = c.backward(dh, h, slope, buffers.A)
-        residual = buffers.dy.unsqueeze(0)
-        gradient = Gradient((), db.unsqueeze(0), residual, factors)
-        self._update(members, buffers.A.unsqueeze(0), buffers.X.unsqueeze(0), gradient)
-        row = residual.view(1, -1)
-        members.probe[0].addmm_(row, row.t())
+        self._update(buffers.A, buffers.X, Gradient((), db, buffers.dy, factors))
+        self._probe.addmm_(buffers.row, buffers.column)

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -226,7 +226,7 @@ def steps_of(problem: Problem, groups: Sequence[Members], choice: str) -> list[S
         return torch_backend.build(problem, groups, products)
     if BACKENDS["c"].refuses(problem) is None:
         return BACKENDS["c"].build(problem, groups, choice)
-    update = c.updating(problem, in_c, routine_of(products))
+    update = partial(c.updating, problem, in_c, routine_of(products))
     return torch_backend.build(problem, groups, products, update)
 
 

@@ -6,58 +6,109 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from sparseae.engine.choice import GAIN, ON_CARD
+from sparseae.engine.cuda_graph import precision
+from sparseae.engine.minibatches import Run
 from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
-from sparseae.engine.triton import VARIANTS
+from sparseae.engine.triton import VARIANTS, TritonBackend, TritonStep
 from sparseae.errors import first_line
 from sparseae.model.trial import Trial
 
 #: Steps of an epoch that is measured, and epochs of each way.
 _STEPS, _ROUNDS = 50, 3
 
-#: Largest difference from float64 after an epoch, as a share of how far the weights have moved; of
+#: Steps after which a way is compared with float64.
+_CHECKED = 6
+
+#: Largest difference from float64 after them, as a share of how far the weights have moved; of
 #: TF32's products, which sweeps must ask for, thirty times that.
 _ERROR, _TF32_ERROR = 1e-3, 3e-2
 
 
+@dataclass
+class Way:
+    """A way to step, as it was found here.
+
+    Attributes:
+        error: difference from float64, as a share of how far the weights have moved.
+        right: whether that is as little as it must be.
+        seconds: of a step; infinite where it was not timed, because it is not right.
+    """
+
+    error: float
+    right: bool
+    seconds: float = math.inf
+
+
 def choose_on_card(
     trials: Sequence[Trial], inputs: int, device: torch.device | str, *, tf32: bool = False
-) -> tuple[str, dict[str, float]]:
-    """What a card does for steps of these members: ``triton-a`` and so on, or nothing for torch's.
+) -> str:
+    """What a card does for steps of these members: ``triton-a`` and so on, "" for torch's."""
+    ways = compared(trials, inputs, device, tf32=tf32)
+    return decided_on_card({name: way.seconds for name, way in ways.items() if way.right})
 
-    Each way makes an epoch of steps from the same weights, with the same noise: one whose weights
-    are not those of float64, up to `_ERROR`, is out. Those that are left take turns, each as
-    the program that it would be in a sweep.
 
-    Returns:
-        The choice, and the seconds a step of each way that was right.
+def compared(
+    trials: Sequence[Trial], inputs: int, device: torch.device | str, *, tf32: bool = False
+) -> dict[str, Way]:
+    """Every way to take steps of these members, by its name in a choice.
+
+    Each takes some steps from the same weights with the same noise, and is compared with float64.
+    Those that are right take turns at epochs, each as the program that it would be in a sweep. One
+    that cannot run is left out, and said why.
     """
     batch = trials[0].training.batch_size
     x = torch.randn(_STEPS * batch, inputs, generator=torch.Generator().manual_seed(0))
-    names = ["", *(f"triton-{variant}" for variant in VARIANTS)]
-    exact = Stack(trials, x, device, torch.float64)
-    start = exact.W.clone()
-    exact.train_epoch(1)
-    limit = (_TF32_ERROR if tf32 else _ERROR) * (exact.W - start).norm()
+
+    def stack_by(name: str, dtype: torch.dtype = torch.float32) -> Stack:
+        return Stack(
+            trials, x, device, dtype, TORCH + ON_CARD + name, tf32=tf32, together=len(trials),
+            at_once=True,
+        )  # fmt: skip
+
+    exact = stack_by("", torch.float64)
+    moved = exact.W.clone()
+    _take_steps(exact)
+    moved = float((exact.W - moved).norm())
+    limit = _TF32_ERROR if tf32 else _ERROR
+    ways: dict[str, Way] = {}
     stacks: dict[str, Stack] = {}
-    for name in names:
+    for name in ["", *(f"{TritonBackend.name}-{variant}" for variant in VARIANTS)]:
         try:
-            stack = Stack(trials, x, device, routine=TORCH + ON_CARD + name, tf32=tf32)
-            stack.train_epoch(1)
-        except Exception as error:  # a compiler may raise anything
-            logging.getLogger(__name__).warning("%s cannot be used: %s", name, first_line(error))
+            stack = stack_by(name)
+            if name and not isinstance(stack.steps[0], TritonStep):
+                continue  # it is missing, or refuses
+            _take_steps(stack)
+            error = float((stack.W.double() - exact.W).norm()) / moved
+            stack.train_epoch(1)  # captures
+        except Exception as caught:  # a compiler may raise anything
+            logging.getLogger(__name__).warning("%s cannot be used: %s", name, first_line(caught))
             continue
-        if (stack.W.double() - exact.W).norm() <= limit or not name:
+        ways[name] = Way(error, right=not name or error <= limit)
+        if ways[name].right:
             stacks[name] = stack
-    least = dict.fromkeys(stacks, math.inf)
     for epoch in range(2, 2 + _ROUNDS):
         for name, stack in stacks.items():
-            least[name] = min(least[name], _epoch_seconds(stack, epoch) / _STEPS)
-    return decided_on_card(least), least
+            ways[name].seconds = min(ways[name].seconds, _epoch_seconds(stack, epoch) / _STEPS)
+    return ways
+
+
+def _take_steps(stack: Stack) -> None:
+    """Some steps with noise that does not depend on the type of number."""
+    seeds, batch, n = len(stack.seeds), stack.training.batch_size, stack.x.shape[1]
+    stream = torch.Generator().manual_seed(1)
+    rows = torch.randint(stack.x.shape[0], (_CHECKED, seeds, batch), generator=stream)
+    draws, eps = stack.problem.model.encoder_input.draws, None
+    if draws:
+        eps = torch.randn(_CHECKED, seeds, draws, batch, n, generator=stream)
+        eps = eps.to(stack.device, stack.x.dtype)
+    with precision(tf32=stack.problem.tf32):
+        stack.run(Run(stack.x, rows.to(stack.device), eps))
 
 
 def decided_on_card(least: Mapping[str, float]) -> str:

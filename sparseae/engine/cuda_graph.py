@@ -12,6 +12,7 @@ On a CPU the same steps run without a graph; that is how they are tested.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -72,26 +73,51 @@ class Program:
         self.position.add_(size)
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
-        """A graph of the step of a full minibatch, or None where it cannot be captured."""
-        streams = self._minibatches.streams
-        states = [stream.get_state() for stream in streams]
+        """A graph of the step of a full minibatch, or None where it cannot be captured, twice."""
+        error = ""
+        for _ in range(2):
+            streams = self._minibatches.streams
+            states = [stream.get_state() for stream in streams]
+            try:
+                with _no_collection():
+                    return self._capture()
+            except RuntimeError as caught:
+                error = first_line(caught)
+                # A stream that was in a capture which broke off may refuse to draw.
+                streams[:] = [torch.Generator(self._order.device) for _ in states]
+                for stream, state in zip(streams, states, strict=True):
+                    stream.set_state(state)
+        _warn(error)
+        return None
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        try:
-            for stream in streams:
-                graph.register_generator_state(stream)
-            # Only this thread's calls can spoil the capture: a worker has others.
-            with torch.cuda.graph(
-                graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"
-            ):
-                self._step(self._batch)
-        except RuntimeError as error:
-            _warn(first_line(error))
-            # A stream that was in a capture which broke off may refuse to draw.
-            streams[:] = [torch.Generator(self._order.device) for _ in states]
-            for stream, state in zip(streams, states, strict=True):
-                stream.set_state(state)
-            return None
+        for stream in self._minibatches.streams:
+            graph.register_generator_state(stream)
+        # Only this thread's calls can spoil the capture: a worker has others.
+        with torch.cuda.graph(
+            graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"
+        ):
+            self._step(self._batch)
         return graph
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection, but one before.
+
+    A stack and its program refer to each other, so that a former stack goes when Python collects
+    garbage, whenever that is. Its graph and its memory pool go with it, by calls that a capture on
+    this thread does not survive.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -179,19 +179,21 @@ class Alone(Network):
         self._W, self._b, self._products = W[0], b[0], products
 
     def encode(self, x: Tensor) -> Tensor:
-        return self._products.encode(x[0], self._W, self._b).unsqueeze(0)
+        return self._products.encode(x.squeeze(0), self._W, self._b).unsqueeze(0)
 
     def back(self, dy: Tensor, offset: Tensor | None = None) -> Tensor:
-        bias = None if offset is None else offset[0]
-        return self._products.encode(dy[0], self._W, bias).unsqueeze(0)
+        bias = None if offset is None else offset.squeeze(0)
+        return self._products.encode(dy.squeeze(0), self._W, bias).unsqueeze(0)
 
     def decode(self, h: Tensor) -> Tensor:
         out = h.new_empty(h.shape[1], self._W.shape[1])
-        return self._products.decode(h[0], self._W, out).unsqueeze(0)
+        return self._products.decode(h.squeeze(0), self._W, out).unsqueeze(0)
 
     def residual(self, h: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
-        out = torch.empty_like(x[0])
-        return self._products.residual(h[0], self._W, x[0], scale, out).unsqueeze(0)
+        out = torch.empty_like(x)
+        self._products.residual(h.squeeze(0), self._W, x.squeeze(0), scale, out.squeeze(0))
+        return out
 
     def product(self, A: Tensor, B: Tensor) -> Tensor:
-        return torch.mm(A[0], B[0]).unsqueeze(0)  # of one, bmm takes longer and rounds otherwise
+        # Of one, bmm takes longer and rounds otherwise.
+        return torch.mm(A.squeeze(0), B.squeeze(0)).unsqueeze(0)

@@ -8,6 +8,7 @@ routine that was chosen (`sparseae.engine.choice`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,9 +19,12 @@ from sparseae.engine.step import Backend, Members, Problem, Step
 from sparseae.model.network import Network
 from sparseae.model.objective import Gradient
 
-#: Applies a gradient to a group of members: its products A (G, m, R) and X (G, R, n), if there are
-#: any, and the rest.
-Update = Callable[[Members, Tensor | None, Tensor | None, Gradient], None]
+#: Applies a gradient to the members that it was made for: its products A (G, m, R) and X (G, R, n),
+#: or matrices for a member alone, if there are any, and the rest.
+Update = Callable[[Tensor | None, Tensor | None, Gradient], None]
+
+#: Makes the update of some members.
+MakeUpdate = Callable[[Members], Update]
 
 
 class TorchBackend(Backend):
@@ -39,43 +43,38 @@ class TorchBackend(Backend):
         problem: Problem,
         groups: Sequence[Members],
         variant: str,
-        update: Update | None = None,
+        update: MakeUpdate | None = None,
     ) -> list[Step]:
         """``variant`` names the products of members alone; ``update`` is by torch if None."""
         products = routine_of(variant) if problem.together == 1 else Batched()
         shared: dict[int, _Buffers] = {}
-        return [
-            TorchStep(problem, group, products, update or updating(problem, products), shared)
-            for group in groups
-        ]
+        make = update or partial(updating, problem, products)
+        return [TorchStep(problem, group, products, make(group), shared) for group in groups]
 
 
-def updating(problem: Problem, products: Routine) -> Update:
+def updating(problem: Problem, products: Routine, members: Members) -> Update:
     """SGD with momentum, by torch."""
-    t, constraint = problem.training, problem.constraint
-    alone = problem.together == 1
+    constraint, c = problem.constraint, members.coefficients
+    momentum, with_bias = problem.training.momentum, problem.training.encoder_bias
+    W, V, vb = members.W, members.V, members.vb
+    V_of_products = V[0] if problem.together == 1 else V
+    parameters, momenta = members.parameters.unsqueeze(1), members.momentum.unsqueeze(1)
+    decay = constraint.decay(c)
 
-    def update(members: Members, A: Tensor | None, X: Tensor | None, g: Gradient) -> None:
-        W, V, c = members.W, members.V, members.coefficients
+    def update(A: Tensor | None, X: Tensor | None, g: Gradient) -> None:
         if A is None or X is None:
-            V.mul_(t.momentum)
-        elif alone:
-            products.gradient(A[0], X[0], V[0], t.momentum)
+            V.mul_(momentum)
         else:
-            products.gradient(A, X, V, t.momentum)
+            products.gradient(A, X, V_of_products, momentum)
         if g.row_factors is not None:
             V.addcmul_(W, g.row_factors.unsqueeze(-1))
         if g.dense is not None:
             V.add_(g.dense)
-        if (decay := constraint.decay(c)) is not None:
+        if decay is not None:
             decay.plus(V, W, out=V)
-        if t.encoder_bias:
-            torch.add(g.db, members.vb, alpha=t.momentum, out=members.vb)
-        parameters = members.parameters
-        c.learning_rate.plus(
-            parameters.unsqueeze(1), members.momentum.unsqueeze(1), scale=-1,
-            out=parameters.unsqueeze(1),
-        )  # fmt: skip
+        if with_bias:
+            torch.add(g.db, vb, alpha=momentum, out=vb)
+        c.learning_rate.plus(parameters, momenta, scale=-1, out=parameters)
         constraint.project(W, c)
 
     return update
@@ -95,6 +94,9 @@ class _Buffers:
         self.x, self.dy = self.X.split(rows, dim=1)
         whole = (self.a, self.dh, self.h, self.x, self.dy)
         self.views = tuple(t[0] for t in whole) if alone else whole
+        #: What the products of the weight gradient take.
+        self.turned = self.A[0].t() if alone else self.A.mT
+        self.below = self.X[0] if alone else self.X
 
 
 class TorchStep(Step):
@@ -113,6 +115,7 @@ class TorchStep(Step):
         self._alone = problem.together == 1
         W, b = members.W, members.b
         self._W, self._b = (W[0], b[0]) if self._alone else (W, b)
+        self._probe = members.probe[0] if self._alone else members.probe
         unit_rows = problem.constraint.unit_rows
         self._net = (
             Alone(W, b, products, unit_rows=unit_rows)
@@ -139,14 +142,14 @@ class TorchStep(Step):
     def step(self, x: Tensor, eps: Tensor | None) -> None:
         """One step on x (G, B, n) with noise eps (G, K, B, n)."""
         A, X, gradient = self._gradient(x, eps)
-        self._update(self._members, A, X, gradient)
-        probe, residual = self._members.probe, gradient.residual
+        self._update(A, X, gradient)
+        residual = gradient.residual
         if self._alone:
             row = residual.view(1, -1)
-            probe[0].addmm_(row, row.t())
+            self._probe.addmm_(row, row.t())
         else:  # a GPU has few threads for a product with one row and one column
             norm = torch.linalg.vector_norm(residual, dim=(1, 2), keepdim=True)
-            probe.addcmul_(norm, norm)
+            self._probe.addcmul_(norm, norm)
 
     def _in_buffers(self, x: Tensor, eps: Tensor | None) -> tuple[Tensor, Tensor, Gradient]:
         """`Model.gradient` of a model of known forms."""
@@ -161,18 +164,20 @@ class TorchStep(Step):
         seen, target = model.rows_of(x, eps, c, out=b.x)
         if seen is not b.x:
             b.x.copy_(seen)
-        a = self._cube(products.encode(x_in, self._W, self._b, a))
+        found = products.encode(x_in, self._W, self._b, a)
+        a = b.a if found is a else self._cube(found)
         _into(b.h, s.value(a, out=b.h))
-        aim = target[0] if self._alone else target
+        aim = target.squeeze(0) if self._alone else target
         products.residual(h, self._W, aim, 2 / rows, dy)
         offset = penalty.offset(b.h, c)
         if offset is not None and self._alone:
-            offset = offset[0]
-        dh = self._cube(products.encode(dy, self._W, offset, dh))
+            offset = offset.squeeze(0)
+        found = products.encode(dy, self._W, offset, dh)
+        dh = b.dh if found is dh else self._cube(found)
         da, row_factors, dense = penalty.back(dh, a, b.h, self._net, s, c, out=b.da)
         _into(b.da, da)
         gradient = Gradient((), b.da.sum(1), b.dy, row_factors, dense)
-        return b.A.mT, b.X, gradient
+        return b.turned, b.below, gradient
 
     def _cube(self, t: Tensor) -> Tensor:
         return t.unsqueeze(0) if self._alone else t
@@ -188,7 +193,8 @@ class TorchStep(Step):
             return None, None, gradient
         A, X = zip(*gradient.pairs, strict=True)
         # Below each other, so that a single GEMM adds them all.
-        return torch.cat(A, dim=1).mT, torch.cat(X, dim=1), gradient
+        A, X = torch.cat(A, dim=1).mT, torch.cat(X, dim=1)
+        return (A.squeeze(0), X.squeeze(0), gradient) if self._alone else (A, X, gradient)
 
 
 def _into(out: Tensor, result: Tensor) -> None:

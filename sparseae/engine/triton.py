@@ -23,7 +23,7 @@ from sparseae.engine.minibatches import Run
 from sparseae.engine.step import Backend, Members, Problem, Step
 from sparseae.model.activations import ReLU, Sigmoid, Softplus, Tanh
 from sparseae.model.coefficients import PerMember
-from sparseae.model.forms import NoPenalty, OfMean, OfSlope
+from sparseae.model.forms import Corrupted, NoPenalty, OfMean, OfSlope
 
 #: The activations that the kernels know, and their numbers there.
 _ACTIVATIONS: dict[type, int] = {ReLU: 0, Softplus: 1, Sigmoid: 2, Tanh: 3}
@@ -109,6 +109,7 @@ class TritonStep(Step):
         self._tiles, W = tiles, members.W
         G, m, n = W.shape
         penalty = problem.model.penalty
+        self._corrupted = isinstance(problem.model.encoder_input, Corrupted)
         self._mean = penalty if isinstance(penalty, OfMean) else None
         self._slope = penalty if isinstance(penalty, OfSlope) else None
         self._rho, self._factors = W.new_empty(2, G, m)
@@ -130,8 +131,9 @@ class TritonStep(Step):
         self._wide = min(_WIDEST, max(16, _power_of_two(n)))
 
     def run(self, run: Run) -> None:
+        eps = run.eps if self._corrupted else None
         for step, rows in enumerate(run.rows):
-            self._step(run.data, rows, None if run.eps is None else run.eps[step])
+            self._step(run.data, rows, None if eps is None else eps[step])
 
     def _step(self, x: Tensor, order: Tensor, eps: Tensor | None) -> None:
         problem, members, tiles = self._problem, self._members, self._tiles

@@ -95,7 +95,7 @@ class Penalty:
         """Back through the activation, with what R adds on the way beside `offset`.
 
         Args:
-            dh: the gradient of h, `offset` among it.
+            dh: the gradient of h, `offset` among it; may be overwritten.
             out: where the caller would like to have da.
         """
         _, (of_a, of_h, of_W) = gradients(lambda a, h, W: self.value(a, h, W, s, c), [a, h, net.W])
@@ -182,7 +182,7 @@ class OfSlope(Penalty):
         out: Tensor | None = None,
     ) -> Back:  # fmt: skip
         q, rows, norms = self.q, h.shape[1], net.row_norms()
-        slope, added = s.slope(a, h), None
+        slope, added = s.slope(a, h, out=out), None
         if not s.piecewise_linear:
             # Of s'^q the derivative is s' (q s'^(q - 2) s''), so that for q > 1 it joins dh.
             added = s.curvature(a, h, slope=slope)
@@ -191,7 +191,7 @@ class OfSlope(Penalty):
             if norms is not None:
                 added = added * norms.pow(self.p).unsqueeze(1)
             if q > 1:
-                dh = c.lam.plus(dh, added, scale=q / rows)
+                dh = c.lam.plus(dh, added, scale=q / rows, out=dh)
         total = s.slope_power(slope, q).sum(1)
         da = torch.mul(dh, slope, out=out)
         if added is not None and q == 1:

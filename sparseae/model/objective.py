@@ -17,8 +17,7 @@ autograd's, or its own `Model.gradient`, which is faster. `sparseae.model.contra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,8 +30,7 @@ from sparseae.model.network import Network
 from sparseae.model.trial import Training
 
 
-@dataclass(frozen=True)
-class Gradient:
+class Gradient(NamedTuple):
     """dW and db of the members; dW in parts.
 
     Attributes:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
 
 from sparseae import paths
 from sparseae.errors import RequestError, first_line
-from sparseae.results.patience import Patient
+from sparseae.results.patience import Patient, as_os_error
 
 
 class Location:
@@ -59,7 +61,7 @@ class Location:
             filesystem, path = fsspec.core.url_to_fs(url)
         except Exception as error:  # what a filesystem's own package raises is anything
             raise RequestError(f"{what}: {paths.public(url)}: {_reason(error, url)}") from None
-        return cls(fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path)
+        return cls(fs.PyFileSystem(_Fsspec(filesystem)), path)
 
     @property
     def is_local(self) -> bool:
@@ -94,13 +96,16 @@ class Location:
     def is_file(self) -> bool:
         return self.filesystem.get_file_info(self.path).type == fs.FileType.File
 
+    def infos(self, *, recursive: bool = False) -> list[fs.FileInfo]:
+        """Everything below, by path: files, also those that readers skip, and folders."""
+        selector = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
+        return sorted(self.filesystem.get_file_info(selector), key=lambda info: info.path)
+
     def files(self, suffix: str = "", *, recursive: bool = False) -> list[Location]:
         """The files below, by name, without those that readers skip ('.' or '_' first)."""
-        selector = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
-        found = self.filesystem.get_file_info(selector)
         return [
             Location(self.filesystem, info.path)
-            for info in sorted(found, key=lambda info: info.path)
+            for info in self.infos(recursive=recursive)
             if info.type == fs.FileType.File
             and info.path.endswith(suffix)
             and not info.base_name.startswith((".", "_"))
@@ -108,18 +113,17 @@ class Location:
 
     def folders(self) -> list[Location]:
         """The folders right below, by name."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
-        found = sorted(self.filesystem.get_file_info(selector), key=lambda info: info.path)
-        return [Location(self.filesystem, i.path) for i in found if i.type == fs.FileType.Directory]
+        found = [info for info in self.infos() if info.type == fs.FileType.Directory]
+        return [Location(self.filesystem, info.path) for info in found]
 
     def read_bytes(self) -> bytes:
-        with self.filesystem.open_input_stream(self.path) as stream:
+        with as_os_error(), self.filesystem.open_input_stream(self.path) as stream:
             return stream.readall()
 
     def write_bytes(self, data: bytes | pa.Buffer) -> None:
         """Write the whole file or nothing."""
         if not self.is_local:
-            with self.filesystem.open_output_stream(self.path) as stream:
+            with as_os_error(), self.filesystem.open_output_stream(self.path) as stream:
                 stream.write(data)
             return
         folder = os.path.dirname(self.path)
@@ -153,6 +157,29 @@ class Location:
 def _reason(error: Exception, url: str) -> str:
     """What a filesystem says of a URL, which may repeat it with the key in it."""
     return first_line(error).replace(url, paths.public(url))
+
+
+class _Fsspec(fs.FSSpecHandler):
+    """An fsspec filesystem whose every failure is an OSError."""
+
+
+def _as_os_error(name: str) -> Any:
+    inner = getattr(fs.FSSpecHandler, name)
+
+    @functools.wraps(inner)
+    def call(self: _Fsspec, *arguments: Any, **options: Any) -> Any:
+        with as_os_error():
+            return inner(self, *arguments, **options)
+
+    return call
+
+
+for _name in (
+    "get_file_info", "get_file_info_selector", "create_dir", "delete_dir", "delete_dir_contents",
+    "delete_file", "move", "copy_file", "open_input_stream", "open_input_file",
+    "open_output_stream",
+):  # fmt: skip
+    setattr(_Fsspec, _name, _as_os_error(_name))
 
 
 def _sync(folder: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,17 +23,17 @@ def write_table(file: Location, table: pa.Table) -> None:
     file.write_bytes(to_parquet(table))
 
 
-def read_table(file: Location) -> pa.Table:
-    """Read a whole file.
+def read_table(file: Location, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a file: all of it, or those of the columns that it has.
 
     Raises:
         ValueError: if it is damaged.
         OSError: if the storage does not answer.
     """
-    return parse(file.read_bytes())
+    return parse(file.read_bytes(), columns)
 
 
-def parse(content: bytes) -> pa.Table:
+def parse(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """The table in the bytes of a file.
 
     Raises:
@@ -39,6 +41,8 @@ def parse(content: bytes) -> pa.Table:
     """
     try:
         source = pa.BufferReader(content)
-        return pq.ParquetFile(source, page_checksum_verification=True).read()
+        stored = pq.ParquetFile(source, page_checksum_verification=True)
+        names = stored.schema_arrow.names
+        return stored.read(None if columns is None else [c for c in columns if c in names])
     except (pa.ArrowException, OSError) as error:
         raise ValueError(first_line(error)) from None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -14,6 +15,21 @@ from pyarrow import fs
 from sparseae.errors import first_line
 
 T = TypeVar("T")
+
+
+@contextmanager
+def as_os_error() -> Iterator[None]:
+    """Whatever a filesystem's own package raises (gcsfs, adlfs) as an OSError, as others raise.
+
+    Those are tried again, and said in one line.
+    """
+    try:
+        yield
+    except (OSError, NotImplementedError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {first_line(error)}") from error
+
 
 #: Answers, not the lack of one.
 _ANSWERS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -60,8 +76,12 @@ class Patient(fs.FileSystemHandler):
                 self._given_up = False
                 return result
 
+    def _download(self, path: str) -> pa.Buffer:
+        with as_os_error(), self._inner.open_input_stream(path) as stream:
+            return stream.read_buffer()
+
     def _upload(self, path: str, content: bytearray, metadata: Any) -> None:
-        with self._inner.open_output_stream(path, metadata=metadata) as stream:
+        with as_os_error(), self._inner.open_output_stream(path, metadata=metadata) as stream:
             stream.write(content)
 
     def __eq__(self, other: object) -> bool:
@@ -104,7 +124,8 @@ class Patient(fs.FileSystemHandler):
         self._try(self._inner.copy_file, src, dest)
 
     def open_input_stream(self, path: str) -> Any:
-        return self._try(self._inner.open_input_stream, path)
+        # Whole, so that a connection that breaks in the middle is tried again too.
+        return pa.BufferReader(self._try(self._download, path))
 
     def open_input_file(self, path: str) -> Any:
         return self._try(self._inner.open_input_file, path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
@@ -19,28 +20,80 @@ from sparseae.results.location import Location
 from sparseae.results.parquet import read_table
 from sparseae.results.schema import ADDED_FIELDS, EPOCH_FIELDS, epoch_schema
 
+#: Rows of parts that `load_last` keeps before it looks which are the last of their trials.
+_MOST_WAITING = 500_000
 
-def load(places: str | Path | Sequence[str | Path]) -> pd.DataFrame:
+
+def load(
+    places: str | Path | Sequence[str | Path],
+    *,
+    columns: Sequence[str] | None = None,
+    epochs: Collection[int] | None = None,
+) -> pd.DataFrame:
     """The epochs of one or several sweeps as one table (`sparseae.results.columns`).
 
     Args:
         places: folders or URLs, ``DIR/NAME``; or ``DIR``, for every sweep in it.
+        columns: only these, and ``sweep``, ``trial_id`` and ``epoch``; by default all.
+        epochs: only rows of these. Neither needs memory for what it leaves out.
 
     Raises:
         RequestError: in one line, where a folder or its files cannot be used.
     """
+    keys = ["sweep", "trial_id", "epoch"]
+    wanted = None if columns is None else list(dict.fromkeys([*keys, *columns]))
+    rows = None if epochs is None else pc.field("epoch").isin(sorted(epochs))
+    several = _sweeps(places)
+    tables = [_joined(sweep, "epochs", _parts(sweep, "epochs", wanted, rows)) for sweep in several]
+    for place, table in zip(several, tables, strict=True):
+        needed = [f.name for f in EPOCH_FIELDS if wanted is None or f.name in wanted]
+        if missing := [name for name in needed if name not in table.column_names]:
+            raise RequestError(f"{place}: the epochs have no column {', '.join(missing)}")
+    frame = _frame(tables, keys)
+    added = [f.name for f in ADDED_FIELDS if wanted is None or f.name in wanted]
+    absent = {name: np.nan for name in added if name not in frame}
+    return frame.assign(**absent) if absent else frame
+
+
+def load_last(
+    places: str | Path | Sequence[str | Path], *, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Of each trial the row of its last epoch; never more than those and a part are in memory.
+
+    Args:
+        places: as for `load`.
+        columns: as for `load`.
+
+    Raises:
+        RequestError: in one line, where a folder or its files cannot be used.
+    """
+    wanted = None if columns is None else list(dict.fromkeys(["trial_id", "epoch", *columns]))
+    last = pa.table({})
+    for sweep in _sweeps(places):
+        waiting: list[pa.Table] = []
+        for part in _parts(sweep, "epochs", wanted):
+            waiting.append(_latest(part))
+            if sum(table.num_rows for table in waiting) > _MOST_WAITING + last.num_rows:
+                last, waiting = _latest(_joined(sweep, "epochs", [last, *waiting])), []
+        last = _latest(_joined(sweep, "epochs", [last, *waiting]))
+    return _frame([last], ["trial_id"])
+
+
+def _latest(table: pa.Table) -> pa.Table:
+    """Of each trial the row of its last epoch, of which one stays."""
+    if not table.num_rows:
+        return table
+    ordered = table.sort_by([("trial_id", "ascending"), ("epoch", "descending")])
+    ids = ordered["trial_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return ordered.filter(pa.array(np.r_[True, ids[1:] != ids[:-1]]))
+
+
+def _sweeps(places: str | Path | Sequence[str | Path]) -> list[Location]:
     listed = places if isinstance(places, Iterable) and not isinstance(places, str) else [places]
     several = [sweep for place in listed for sweep in sweeps_in(Location.of(place))]
     if not several:
         raise RequestError("DIR: is empty: name at least one folder of a sweep")
-    tables = [_table(sweep, "epochs") for sweep in several]
-    for place, table in zip(several, tables, strict=True):
-        missing = [f.name for f in EPOCH_FIELDS if f.name not in table.column_names]
-        if missing:
-            raise RequestError(f"{place}: the epochs have no column {', '.join(missing)}")
-    frame = _frame(tables, ["sweep", "trial_id", "epoch"])
-    absent = {f.name: np.nan for f in ADDED_FIELDS if f.name not in frame}
-    return frame.assign(**absent) if absent else frame
+    return several
 
 
 def no_epochs(training_types: Mapping[str, type]) -> pd.DataFrame:
@@ -137,13 +190,28 @@ def _files(location: Location, kind: str) -> list[Location]:
 
 
 def _table(location: Location, kind: str) -> pa.Table:
-    tables = []
+    return _joined(location, kind, _parts(location, kind))
+
+
+def _parts(
+    location: Location,
+    kind: str,
+    columns: Sequence[str] | None = None,
+    rows: pc.Expression | None = None,
+) -> Iterator[pa.Table]:
+    """Each part of a sweep's epochs or units, without the metadata.
+
+    Parts may come from several versions.
+    """
     for file in _files(location, kind):
         try:
-            # Without the metadata: parts of a sweep may come from several versions.
-            tables.append(read_table(file).replace_schema_metadata(None))
+            table = read_table(file, columns).replace_schema_metadata(None)
+            yield table if rows is None else table.filter(rows)
         except (ValueError, OSError) as error:
             raise RequestError(f"{file}: cannot be read: {first_line(error)}") from None
+
+
+def _joined(location: Location, kind: str, tables: Iterable[pa.Table]) -> pa.Table:
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:

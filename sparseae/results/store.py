@@ -62,14 +62,17 @@ class Store:
         self.put_aside: list[str] = []
         #: Of each trial the epochs that have a row, as bits.
         self._present: dict[str, int] = defaultdict(int)
-        self._with_units: set[str] = set()
+        #: In which part the units of each trial are.
+        self._units_in: dict[str, str] = {}
         for file, table in self._parts("epochs"):
             ids, epochs = (table[name].to_pylist() for name in ("trial_id", "epoch"))
             new = [self._is_new(row) for row in zip(ids, epochs, strict=True)]
             _keep(file, table, pa.array(new, pa.bool_()))
         for file, table in self._parts("units"):
-            _keep(file, table, _not_of(self._with_units))
-            self._with_units.update(_trial_ids(table))
+            arrived = _trial_ids(table)
+            if again := self._units_in.keys() & arrived:
+                _keep(file, table, _not_of(again))
+            self._units_in |= dict.fromkeys(set(arrived) - again, file.path)
 
     def _parts(self, kind: str) -> Iterator[tuple[Location, pa.Table]]:
         """The parts that can be read, whole: a part that a reader would stumble on is put aside."""
@@ -81,10 +84,13 @@ class Store:
                     if not field.nullable and not _holds(table, field):
                         raise ValueError(f"has no whole column {field.name}")
             except ValueError:
-                file.rename(f"_unreadable-{file.name}")
-                self.put_aside.append(f"{kind}/{file.name}")
+                self._put_aside(kind, file)
             else:
                 yield file, table
+
+    def _put_aside(self, kind: str, file: Location) -> None:
+        file.rename(f"_unreadable-{file.name}")
+        self.put_aside.append(f"{kind}/{file.name}")
 
     def _is_new(self, row: tuple[str, int]) -> bool:
         """Whether a (trial_id, epoch) has no row yet; from now on it has."""
@@ -96,7 +102,7 @@ class Store:
     def is_complete(self, trial_id: str, epochs: int) -> bool:
         """Whether epochs 0 to ``epochs`` and the units of a trial are written."""
         every = (1 << (epochs + 1)) - 1
-        return trial_id in self._with_units and self._present.get(trial_id, 0) & every == every
+        return trial_id in self._units_in and self._present.get(trial_id, 0) & every == every
 
     def add(self, rows: Sequence[Mapping[str, Any]], units: pa.Table | None = None) -> None:
         """Take rows of ``epochs/`` and, at a trial's last epoch, of ``units/``."""
@@ -118,25 +124,41 @@ class Store:
         if self._unit_tables:
             table = pa.concat_tables(_latest(self._unit_tables)).cast(self._schemas["units"])
             arrived = _trial_ids(table)
-            if not self._with_units.isdisjoint(arrived):
-                self._forget_units(arrived)
-            self._write("units", table)
+            self._forget_units(arrived)
+            written = self._write("units", table)
             self._unit_tables = []
-            self._with_units.update(arrived)
+            self._units_in |= dict.fromkeys(arrived, written.path)
         if self._rows:
             self._write("epochs", pa.Table.from_pylist(self._rows, schema=self._schemas["epochs"]))
             self._rows = []
 
-    def _write(self, kind: str, table: pa.Table) -> None:
+    def _write(self, kind: str, table: pa.Table) -> Location:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         name = self._names.setdefault(kind, f"part-{stamp}-{uuid.uuid4().hex[:6]}.parquet")
-        write_table(self.location / kind / name, table)
+        file = self.location / kind / name
+        write_table(file, table)
         del self._names[kind]
+        return file
 
-    def _forget_units(self, trial_ids: list[str]) -> None:
-        """Drop the units of trials that went on: theirs were of an earlier epoch."""
-        for file, table in self._parts("units"):
-            _keep(file, table, _not_of(trial_ids))
+    def _forget_units(self, trial_ids: Sequence[str]) -> None:
+        """Drop the units of trials that went on: theirs were of an earlier epoch.
+
+        Only the parts that hold some are read; what a sweep has is not looked through each time.
+        """
+        of_part: dict[str, list[str]] = defaultdict(list)
+        for trial_id in trial_ids:
+            if (part := self._units_in.get(trial_id)) is not None:
+                of_part[part].append(trial_id)
+        for part, gone in of_part.items():
+            file = Location(self.location.filesystem, part)
+            try:
+                _keep(file, read_table(file), _not_of(gone))
+            except FileNotFoundError:
+                pass
+            except ValueError:  # damaged since the run began
+                self._put_aside("units", file)
+            for trial_id in gone:
+                del self._units_in[trial_id]
 
 
 def _holds(table: pa.Table, field: pa.Field) -> bool:

@@ -34,6 +34,7 @@ from sparseae.sweep.checks import (
     stack_of,
     values_of,
 )
+from sparseae.sweep.notify import is_reference
 from sparseae.sweep.reading import changed, parse, plain, read
 
 #: Listing this many trials took 14 s and half a gigabyte.
@@ -99,10 +100,17 @@ class Sweep(_Strict):
     keep_checkpoints: Literal["all"] | Annotated[Whole, Field(ge=1)] = 1
     #: Seconds that results on a network are tried to be written before the run stops.
     storage_patience: Annotated[Number, Field(ge=0)] = 300
-    #: How often a Tune trial that crashed is tried again.
+    #: How often a Tune trial that failed is tried again, progress between two failures starting
+    #: the count anew.
     max_failures: Annotated[Whole, Field(ge=0)] = 3
     #: Hours after which a run stops as after Ctrl-C; the same command goes on. Without: never.
     max_hours: Annotated[Number, Field(gt=0, lt=1e6)] | None = None
+    #: Seconds after which a Tune trial that says nothing is ended and tried again; ten of its own
+    #: epochs where that is longer.
+    silent_after: Annotated[Number, Field(ge=1)] = 600
+    #: A URL that gets a JSON POST, or a command, at the end, at the first failure, at a stall;
+    #: ``$NAME`` takes it from the environment. Written nowhere (`sparseae.sweep.notify`).
+    notify: Word | None = None
     #: Trackers that get a run for every trial: tensorboard, mlflow, wandb.
     watch: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
     #: What a person wants to remember of the sweep; shown by sparseae list, kept in the metadata.
@@ -124,7 +132,7 @@ class Sweep(_Strict):
             RequestError: in one line, with the key, the value and the nearest valid choice.
         """
         if isinstance(source, Sweep):
-            raw: Any = source.resolved()
+            raw: Any = source.resolved() | {"notify": source.notify}
         elif isinstance(source, str | os.PathLike):
             raw = read(source)
         else:
@@ -265,8 +273,11 @@ class Sweep(_Strict):
         return tuple(trials.values()), excluded
 
     def resolved(self) -> dict[str, Any]:
-        """Plain data that `load` reads back as the same sweep."""
-        return self.model_dump(mode="json")
+        """Plain data that `load` reads back as the same sweep, for files: without a secret."""
+        data = self.model_dump(mode="json")
+        if self.notify is None or not is_reference(self.notify):
+            del data["notify"]
+        return data
 
     def text(self) -> str:
         """`resolved` as YAML."""
@@ -284,6 +295,8 @@ _PLAIN = (
     "storage_patience",
     "max_failures",
     "max_hours",
+    "silent_after",
+    "notify",
     "watch",
     "note",
     "tags",

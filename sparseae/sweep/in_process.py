@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 from sparseae.results.location import Location
+from sparseae.sweep.checkpoints import CHECKPOINTS
 from sparseae.sweep.config import Sweep
-from sparseae.sweep.job import CHECKPOINTS, Job, Task, drop_older
+from sparseae.sweep.job import Job, Task, drop_older
 from sparseae.sweep.piece import Piece, as_tensor
 from sparseae.sweep.routines import routine_of
+from sparseae.sweep.stop import Stop
 
 
 class InProcess:
@@ -18,10 +20,12 @@ class InProcess:
         return torch.get_num_threads()
 
     def execute(self, job: Job) -> None:
-        _execute(job)
+        stop = Stop()
+        with stop.listening(job.recorder.note, alarm=True):
+            _execute(job, stop)
 
 
-def _execute(job: Job) -> None:
+def _execute(job: Job, stop: Stop) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for task in job.tasks(1):
         try:
@@ -35,7 +39,7 @@ def _execute(job: Job) -> None:
             )  # fmt: skip
             if task.checkpoints and (trouble := piece.load(task.checkpoints)):
                 job.recorder.note(trouble)
-            _train(job, task, piece)
+            _train(job, task, piece, stop)
         except torch.OutOfMemoryError as error:
             job.recorder.out_of_memory(task, str(error))
         except OSError:
@@ -46,26 +50,31 @@ def _execute(job: Job) -> None:
             job.recorder.finished(task)
 
 
-def _train(job: Job, task: Task, piece: Piece) -> None:
+def _train(job: Job, task: Task, piece: Piece, stop: Stop) -> None:
     kept: list[Location] = []
     rows = list(piece.rows)  # of a checkpoint: the run that saved it may not have written them
     while True:
         if not piece.finished:
             rows += piece.advance()
-            if piece.checkpoint_due(job.sweep.checkpoint_every):
-                _save(job, piece, kept)
+            if stop.asked or piece.checkpoint_due(job.sweep.checkpoint_every):
+                _save(job, task, piece, kept)
         if piece.finished:
             break
         job.recorder.rows(task, rows)
         rows = []
+        if stop.asked:
+            raise KeyboardInterrupt
     if job.sweep.keep_weights:
         piece.save_weights(job.location / "weights")
     job.recorder.rows(task, rows, piece.units())
+    if stop.asked:
+        raise KeyboardInterrupt
 
 
-def _save(job: Job, piece: Piece, kept: list[Location]) -> None:
+def _save(job: Job, task: Task, piece: Piece, kept: list[Location]) -> None:
     """Write a checkpoint, then delete those that are no longer kept."""
     name = f"in-process_{piece.trials[0].trial_id}"
     kept.append(job.location / CHECKPOINTS / name / f"checkpoint_{piece.epoch:06d}")
     piece.save(kept[-1])
+    job.recorder.saved(task, kept[-1], piece.epoch)
     drop_older(kept, job.sweep.keep_checkpoints)

@@ -17,13 +17,12 @@ import pyarrow as pa
 from sparseae.model.trial import Trial
 from sparseae.results.location import Location
 from sparseae.results.store import Store
+from sparseae.sweep.checkpoints import Checkpoints
 from sparseae.sweep.config import Sweep
+from sparseae.sweep.notify import Notifier
 from sparseae.sweep.piece import Checkpoint
 from sparseae.sweep.preparation import Preparation
 from sparseae.sweep.routines import Choices
-
-#: The folder of checkpoints under ``DIR/NAME``; Tune's own storage too.
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,10 @@ class Observer:
     def note(self, message: str) -> None:
         """Something that a person should know, in one line."""
 
+    def stalled(self, message: str) -> None:
+        """Nothing trains, in one line why; what was foretold of the end no longer holds."""
+        self.note(message)
+
     def rows(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> None:
         """An epoch of a task was measured."""
 
@@ -68,9 +71,13 @@ class Observer:
 class Recorder:
     """Takes what pieces report, to the store and to the observer."""
 
-    def __init__(self, store: Store, observer: Observer) -> None:
+    def __init__(
+        self, store: Store, observer: Observer, checkpoints: Checkpoints, notifier: Notifier
+    ) -> None:
         self._store = store
         self._observer = observer
+        self._checkpoints = checkpoints
+        self._notifier = notifier
         #: Why trials failed, by trial_id.
         self.failures: dict[str, str] = {}
         #: What did not fit the device's memory.
@@ -85,6 +92,16 @@ class Recorder:
 
     def note(self, message: str) -> None:
         self._observer.note(message)
+
+    def stalled(self, message: str) -> None:
+        """Nothing trains."""
+        self._observer.stalled(message)
+        self._notifier.stalled(message)
+
+    def saved(self, task: Task, checkpoint: Location, epoch: int) -> None:
+        """A task has written a checkpoint of its trials."""
+        trial_ids = tuple(trial.trial_id for trial in task.trials)
+        self._checkpoints.saved(Checkpoint(checkpoint, epoch, trial_ids))
 
     def finished(self, task: Task) -> None:
         if task not in self.too_large and task.trials[0].trial_id not in self.failures:
@@ -101,6 +118,7 @@ class Recorder:
     def failed(self, task: Task, message: str) -> None:
         self.failures |= dict.fromkeys((t.trial_id for t in task.trials), message)
         self._observer.failed(task, message)
+        self._notifier.failed(f"{task.label} ({len(task.trials)} trials) failed: {message}")
 
 
 class Tasks(Protocol):

@@ -97,6 +97,11 @@ class Checkpoint:
             tensors = load_tensors(content)
             if _checksum(tensors, about) != int(about["checksum"]):
                 raise ValueError("its checksum differs")
+            if (int(about["epoch"]), tuple(json.loads(about["trial_ids"]))) != (
+                self.epoch,
+                self.trial_ids,
+            ):
+                raise ValueError("it was written anew")
             if int(about["data"]) != data:
                 raise ValueError("it was trained on other data")
             return tensors, parse(tensors.pop(_ROWS).numpy().tobytes()).to_pylist()

@@ -39,6 +39,9 @@ _MOST_BYTES = 2 << 30
 
 _FLOAT32 = 4
 
+#: Bytes that are measured of a unit.
+_MEASURED = 6 * 8
+
 #: Seconds that a plan spends measuring the rate of each kind of trial, and of all of them.
 _RATE_SECONDS, _ALL_RATES_SECONDS = 0.1, 4.0
 
@@ -166,9 +169,10 @@ def memory(plan: StackPlan) -> int:
 
 
 def _saved_bytes(plan: StackPlan) -> int:
-    """Parameters and momentum of the members, four times over while a checkpoint is serialized."""
+    """What each member has of its own: parameters and momentum, four times over while a checkpoint
+    is serialized, and what was measured of its units."""
     units, n = plan.trials[0].training.hidden_units, data_shape(plan.trials[0])[1]
-    return 4 * len(plan.trials) * 2 * units * (n + 1) * _FLOAT32
+    return len(plan.trials) * units * (4 * 2 * (n + 1) * _FLOAT32 + _MEASURED)
 
 
 def gpu_memory(plan: StackPlan) -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from sparseae.engine.choice import Shape, choose, substitute, usable
+from sparseae.engine.choice import ON_CARD, Shape, choose, substitute, usable
 from sparseae.engine.products import TORCH
 from sparseae.model import MODELS
 from sparseae.model.trial import Trial
@@ -57,6 +57,42 @@ def chosen(
     return here
 
 
+def chosen_on_card(
+    location: Location, stacks: Iterable[tuple[Sequence[Trial], int]], *, tf32: bool
+) -> Choices:
+    """What a card does for each kind of stack, beside `chosen`: as recorded, or as measured here.
+
+    Where the driver has no GPU, or the sweep began without a record, a card steps by torch.
+
+    Args:
+        location: the sweep's.
+        stacks: trials that train together, and the inputs of their data.
+        tf32: whether products may be in TF32.
+    """
+    import torch
+
+    file = location / FILE
+    recorded = _read(file, lambda line: None)
+    began = (location / "epochs").exists()
+    here: dict[str, str] = {}
+    for trials, inputs in stacks:
+        name = _kind_of(trials[0], inputs)
+        if name in recorded:
+            here[name] = recorded[name]
+        elif name not in here and not began and torch.cuda.is_available():
+            from sparseae.engine.choice_on_card import choose_on_card
+
+            here[name] = choose_on_card(trials, inputs, "cuda", tf32=tf32)
+    if not here.keys() <= recorded.keys():
+        file.write_bytes(json.dumps(here | recorded, indent=1).encode())
+    return here
+
+
+def _kind_of(trial: Trial, inputs: int) -> str:
+    """What a card's choice is recorded under."""
+    return f"gpu {trial.model} {trial.activation} {trial.constraint} {shape_of(trial, inputs)}"
+
+
 def _read(file: Location, note: Callable[[str], None]) -> dict[str, str]:
     try:
         return {str(shape): str(name) for shape, name in json.loads(file.read_bytes()).items()}
@@ -68,13 +104,17 @@ def _read(file: Location, note: Callable[[str], None]) -> dict[str, str]:
 
 
 def routine_of(choices: Choices, trial: Trial, inputs: int) -> str:
-    """The routine chosen for a trial; the nearest to it where this machine cannot use it."""
+    """The routine chosen for a trial; the nearest to it where this machine cannot use it.
+
+    Behind it, after `ON_CARD`, what was chosen for a card, if anything was.
+    """
     shape = shape_of(trial, inputs)
     name = choices[str(shape)]
-    if usable(name, shape):
-        return name
-    other = substitute(name, shape)
-    logging.getLogger(__name__).warning(
-        "%s cannot be used on this machine: %s instead", name, other
-    )
-    return other
+    on_card = choices.get(_kind_of(trial, inputs), "")
+    if not usable(name, shape):
+        other = substitute(name, shape)
+        logging.getLogger(__name__).warning(
+            "%s cannot be used on this machine: %s instead", name, other
+        )
+        name = other
+    return name + (ON_CARD + on_card if on_card else "")

@@ -17,15 +17,18 @@ from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.results.location import Location, below
 from sparseae.results.lock import Check, only_run
 from sparseae.results.store import Store
+from sparseae.sweep.checkpoints import Checkpoints
 from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.deadline import deadline
 from sparseae.sweep.extension import as_asked
-from sparseae.sweep.job import CHECKPOINTS, Executor, Job, Observer, Recorder, Task
-from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
+from sparseae.sweep.job import Executor, Job, Observer, Recorder, Task
+from sparseae.sweep.notify import Notifier, is_reference
+from sparseae.sweep.overwrite import clear, require_ours
+from sparseae.sweep.piece import Checkpoint
 from sparseae.sweep.plan import StackPlan, cut, stacks
 from sparseae.sweep.preparation import Preparation, described, prepared, require_same_data
 from sparseae.sweep.provenance import provenance
-from sparseae.sweep.routines import chosen, shape_of
+from sparseae.sweep.routines import chosen, chosen_on_card, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +48,7 @@ class Results:
         trained: trials that this run trained or went on with.
         failed: trials that did not finish, each with its reason.
         interrupted: the run was stopped before it was through.
+        saved: trials that did not finish, and go on from a checkpoint when the sweep is run again.
     """
 
     place: str
@@ -52,6 +56,7 @@ class Results:
     trained: int
     failed: Mapping[str, str]
     interrupted: bool = False
+    saved: int = 0
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -78,6 +83,13 @@ class Results:
         )
         note = "final activation fractions along sigma2, means over seeds"
         return f"{head}<br>{note}{wide.head(_SHOWN).to_html(float_format='{:.3f}'.format)}"
+
+    @property
+    def last(self) -> pd.DataFrame:
+        """Of each trial the row of its last epoch, and no other in memory."""
+        from sparseae.results.reader import has_epochs, load_last, no_epochs
+
+        return load_last(self.place) if has_epochs(self.place) else no_epochs(TRAINING_TYPES)
 
 
 def run(
@@ -110,27 +122,49 @@ def run(
     location = Location.of(place)
     observer = observer or Observer()
     try:
-        if not overwrite:
+        if overwrite:
+            require_ours(location)
+        else:
             sweep = as_asked(location, sweep)
             _require_continuable(location, sweep)
     except OSError as error:
         raise RequestError(f"{location}: cannot be read: {first_line(error)}") from None
+    notifier = Notifier(sweep.notify, sweep.name, observer.note)
     datasets = prepared(sweep.trials())
-    with deadline(sweep.max_hours, observer.note), only_run(location, observer.note) as check:
+    with (
+        deadline(sweep.max_hours, observer.note),
+        only_run(location, observer.note, sweep.storage_patience) as check,
+    ):
         try:
             if overwrite:
-                _clear(location)
+                clear(location)
             else:
                 _require_continuable(location, sweep)  # again: it may have run in the meantime
                 require_same_data(location, described(datasets))
-            if written is not None:
+            if written is not None and (sweep.notify is None or is_reference(sweep.notify)):
                 (location / "sweep.source.yaml").write_bytes(written)
-            return _train(sweep, place, datasets, observer, check, executor)
+            left = _train(sweep, place, datasets, observer, check, executor, notifier)
         except OSError as error:
-            raise StorageError(
+            lost = StorageError(
                 f"{location}: cannot be written ({first_line(error)}); "
                 "once it can, the same command goes on"
-            ) from error
+            )
+            notifier.ended(str(lost))
+            raise lost from error
+        except Exception as error:
+            notifier.ended(f"stopped: {first_line(error)}")
+            raise
+    notifier.ended(_summary(left), trials=left.trials, unfinished=len(left.failed))
+    return left
+
+
+def _summary(results: Results) -> str:
+    """How a run ended, in some words."""
+    if not results.failed:
+        return f"all {results.trials:,} trials are finished"
+    words = "stopped with" if results.interrupted else "ended with"
+    reason = "" if results.interrupted else f": {next(iter(results.failed.values()))}"
+    return f"{words} {len(results.failed):,} of {results.trials:,} trials unfinished{reason}"
 
 
 def _train(
@@ -140,13 +174,25 @@ def _train(
     observer: Observer,
     check: Check,
     executor: Executor,
+    notifier: Notifier,
 ) -> Results:
     """Train what is left; the request is known to be sound."""
     location = Location.of(place).patient(sweep.storage_patience)
     trials = sweep.trials()
-    shapes = {shape_of(t, datasets[Preparation.of(t)].x.shape[1]) for t in trials}
+
+    def inputs_of(trial: Trial) -> int:
+        return datasets[Preparation.of(trial)].x.shape[1]
+
+    shapes = {shape_of(t, inputs_of(t)) for t in trials}
     threads = executor.threads(sweep)
-    routines = chosen(location, shapes, threads, observer.note)
+    routines = {
+        **chosen(location, shapes, threads, observer.note),
+        **chosen_on_card(
+            location,
+            [(plan.trials, inputs_of(plan.trials[0])) for plan in stacks(sweep, trials)],
+            tf32=sweep.tf32,
+        ),
+    }
     origin = provenance(described(datasets), routines, sweep.tf32, threads)
     origin |= {"note": sweep.note, "tags": json.dumps(sweep.tags)}
     store = Store(location, TRAINING_TYPES, origin, check, theory=sweep.theory)
@@ -160,14 +206,15 @@ def _train(
         for t in trials
         if not store.is_complete(t.trial_id, t.training.epochs) or t.trial_id not in saved
     ]
-    found = _checkpoints(location, sweep, observer) if left else {}
+    checkpoints = Checkpoints(location, sweep, observer.note, look=bool(left))
+    found = checkpoints.best()
 
     def tasks(workers: int, gpu: bool = False) -> Sequence[Task]:
         made = _tasks(sweep, left, found, workers, gpu)
         observer.started(sweep, left, made)
         return made
 
-    recorder = Recorder(store, observer)
+    recorder = Recorder(store, observer, checkpoints, notifier)
     job = Job(
         sweep=sweep,
         location=location,
@@ -182,9 +229,7 @@ def _train(
         if left:
             executor.execute(job)
             if recorder.too_large:
-                executor.execute(_second_try(job, observer))
-            if found:
-                _checkpoints(location, sweep, observer)  # drops those that were gone on from
+                executor.execute(_second_try(job, observer, checkpoints))
         else:
             tasks(1)
     except KeyboardInterrupt:
@@ -195,8 +240,11 @@ def _train(
         store.flush()
         raise
     store.flush()
+    if left:
+        checkpoints.close()  # drops those that were gone on from
     missing = [t for t in left if not store.is_complete(t.trial_id, t.training.epochs)]
     unexplained = [t for t in missing if t.trial_id not in recorder.failures]
+    resumable = checkpoints.best().keys()
     return Results(
         place=place,
         trials=len(trials),
@@ -204,13 +252,15 @@ def _train(
         failed={t.trial_id: recorder.failures.get(t.trial_id, "not finished") for t in missing},
         # Tune returns as if all were well after Ctrl-C.
         interrupted=interrupted or bool(unexplained),
+        saved=sum(t.trial_id in resumable for t in missing),
     )
 
 
-def _second_try(job: Job, observer: Observer) -> Job:
+def _second_try(job: Job, observer: Observer, checkpoints: Checkpoints) -> Job:
     """The stacks that had no room, each in two parts, from their checkpoints."""
     large, job.recorder.too_large = job.recorder.too_large, []
-    found = _checkpoints(job.location, job.sweep, observer)
+    checkpoints.refresh()
+    found = checkpoints.best()
     halves = [part.trials for task in large for part in StackPlan(task.trials).split(2)]
     observer.note(f"{len(large)} stacks were too large: tried again as {len(halves)} smaller ones")
     job.recorder.last_try = True
@@ -243,46 +293,10 @@ def _free(location: Location, name: str) -> str:
     return next(n for i in itertools.count(2) if not (beside / (n := f"{name}-{i}")).exists())
 
 
-def _clear(location: Location) -> None:
-    """Delete what a sweep left, the lock apart."""
-    for folder in ("epochs", "units", "weights", "report", "tensorboard", CHECKPOINTS):
-        if (location / folder).exists():
-            (location / folder).delete_folder()
-    for file in location.files():
-        file.delete()
-
-
 def _with_saved_weights(location: Location) -> set[str]:
     """Trials whose final weights are kept."""
     suffix = ".safetensors"
     return {file.name.removesuffix(suffix) for file in (location / "weights").files(suffix)}
-
-
-def _checkpoints(location: Location, sweep: Sweep, observer: Observer) -> dict[str, Checkpoint]:
-    """The furthest usable checkpoint of each trial; of runs before, the others are deleted."""
-    epochs = {trial.trial_id: trial.training.epochs for trial in sweep.trials()}
-    best: dict[str, Checkpoint] = {}
-    read = []
-    for file in (location / CHECKPOINTS).files(STATE_FILE, recursive=True):
-        try:
-            checkpoint = Checkpoint.read(Location(file.filesystem, file.path.rsplit("/", 1)[0]))
-        except DamagedCheckpointError as error:
-            observer.note(f"{error}; its trials go back to an earlier one")
-            continue
-        read.append(checkpoint)
-        for trial_id in checkpoint.trial_ids:
-            if checkpoint.epoch <= epochs.get(trial_id, -1) and (
-                trial_id not in best or best[trial_id].epoch < checkpoint.epoch
-            ):
-                best[trial_id] = checkpoint
-    if sweep.keep_checkpoints == 1:
-        for checkpoint in read:
-            if all(
-                best.get(trial_id, checkpoint) is not checkpoint
-                for trial_id in checkpoint.trial_ids
-            ):
-                checkpoint.location.delete_folder()
-    return best
 
 
 def _tasks(

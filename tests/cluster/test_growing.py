@@ -107,7 +107,17 @@ def test_auto_has_the_autoscaler_start_gpus(alone, tmp_path):
         f"RAY_CLOUD_INSTANCE_ID={node} RAY_OVERRIDE_NODE_ID_FOR_TESTING={node}; "
         "ray start --head --num-cpus=2 --autoscaling-config=~/ray_bootstrap_config.yaml"
     )
-    # The autoscaler dies, and is started again, by the line that the clusters' files have.
+    plan = alone.do("sparseae plan sweep.yaml --address auto")
+    assert "4 at once on 0 of 2 GPUs up" in " ".join(plan.split())
+    said = alone.do("sparseae run sweep.yaml --address auto --results results")
+    assert "no GPU is up yet" in said
+    assert len(load(tmp_path / "shared" / "results" / "grown")) == 4 * 3
+    assert "1.0 GPU" in alone.do("ray status") or "2.0 GPU" in alone.do("ray status")
+
+
+def test_an_autoscaler_that_died_is_started_again_as_it_was(alone):
+    """By the line that the clusters' files have, until the head's Ray ends."""
+    alone.do("ray start --head --num-cpus=0 --include-dashboard=false")
     (line,) = (
         command
         for command in yaml.safe_load((REPOSITORY / "cluster" / "gpu.yaml").read_text())[
@@ -120,17 +130,19 @@ def test_auto_has_the_autoscaler_start_gpus(alone, tmp_path):
     alone.do(line)
     first = monitors(alone)
     assert len(first) == 1
+    lines = alone.machine.run("ps", "axo", "pid,args").stdout.splitlines()
+    (first_command,) = (line.split()[1:] for line in lines if line.split()[0] == first[0])
     while "is watched" not in (alone.machine.home / "sparseae" / "monitor.log").read_text():
         time.sleep(0.1)
     alone.do(f"kill -9 {first[0]}")
     while not (second := monitors(alone)) or second == first:
         time.sleep(0.3)
-    plan = alone.do("sparseae plan sweep.yaml --address auto")
-    assert "4 at once on 0 of 2 GPUs up" in " ".join(plan.split())
-    said = alone.do("sparseae run sweep.yaml --address auto --results results")
-    assert "no GPU is up yet" in said
-    assert len(load(tmp_path / "shared" / "results" / "grown")) == 4 * 3
-    assert "1.0 GPU" in alone.do("ray status") or "2.0 GPU" in alone.do("ray status")
+    lines = alone.machine.run("ps", "axo", "pid,args").stdout.splitlines()
+    (command,) = (line.split()[1:] for line in lines if line.split()[0] == second[0])
+    assert command == first_command
+    alone.do("ray stop")
+    while "sparseae.cluster.monitor" in alone.machine.run("ps", "axo", "args").stdout:
+        time.sleep(0.3)
 
 
 def test_gpus_that_were_asked_for_are_waited_for_and_used_alone(alone, tmp_path):

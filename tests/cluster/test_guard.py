@@ -15,11 +15,18 @@ import click
 import pytest
 
 from sparseae.cluster import guard
+from sparseae.results import load
 from tests.cluster import machines as m
 from tests.conftest import REPOSITORY
 
 SCRIPT = REPOSITORY / "sparseae" / "cluster" / "guard.sh"
 IDLE = 8
+
+SWEEP = """
+name: short
+space: {model: ae, activation: relu, sigma2: 0, dataset: digits}
+training: {epochs: 2, hidden_units: 8, samples: 100}
+"""
 
 WORK = """
 import time, ray
@@ -86,13 +93,34 @@ class TestOnMachines:
     def test_a_machine_that_never_joined_ends_and_so_does_one_that_works_too_long(self, tmp_path):
         with m.machines(tmp_path, ["lonely", "busy"]) as made:
             lonely, busy = made.values()
-            subprocess.Popen(busy.command("bash", "-c", "exec -a 'x -m sparseae run ' sleep 1000"))
+            work = subprocess.Popen(
+                busy.command("bash", "-c", "exec -a 'x -m sparseae run ' sleep 1000")
+            )
             until(lambda: "sparseae run" in titles(busy))
-            boot(busy, idle=5, life=20)
             boot(lonely, idle=5)
+            boot(busy, idle=5, life=30)
             until(lambda: not alive(lonely))
             assert alive(busy)
             until(lambda: not alive(busy))
+            work.wait()
+
+    def test_an_idle_head_ends_after_its_sweep(self, tmp_path):
+        with m.machines(tmp_path, ["head"]) as made:
+            head = made["head"]
+            (tmp_path / "shared" / "sweep.yaml").write_text(SWEEP)
+            ray(head, "start --head --num-cpus=1 --include-dashboard=false")
+            sweep = subprocess.Popen(
+                head.command(
+                    python(), "-m", "sparseae", "run", "/srv/sweep.yaml", "--address", "auto",
+                    "--results", "/srv/results",
+                ),
+                cwd="/",
+            )  # fmt: skip
+            until(lambda: "-m sparseae run" in titles(head))
+            boot(head, IDLE)
+            assert sweep.wait(200) == 0
+            until(lambda: not alive(head))
+            assert len(load(tmp_path / "shared" / "results" / "short")) == 3
 
 
 def boot(machine: m.Machine, idle: float, life: float = 1e6) -> None:

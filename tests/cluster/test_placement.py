@@ -164,3 +164,35 @@ def test_a_cpu_does_not_hold_up_the_end():
     assert dispatch.next() is None
     dispatch.done(0)
     assert dispatch.next() == (1, True)
+
+
+def test_host_memory_is_asked_for_where_every_machine_tells_its_own():
+    told = Cluster((Node(8, memory=16e9), Node(4, memory=8e9)))
+    request = place(Resources(), told).request(0, False, 1 << 30)
+    assert (1 << 30) + (600 << 20) <= request["memory"] <= 1.42 * ((1 << 30) + (600 << 20))
+    assert place(Resources(), told).request(0, False, 1 << 40)["memory"] == 16e9  # or it never runs
+    for silent in (Node(4), Node(4, 1)):
+        some = Cluster(told.up, (silent,))
+        assert "memory" not in place(Resources(), some).request(0, False, 1 << 30)
+    head = Node(0)
+    assert "memory" in place(Resources(), Cluster((*told.up, head))).request(0, False, 1 << 30)
+
+
+def test_equal_stacks_ask_for_equal_memory_so_that_workers_are_reused():
+    placement = place(Resources(), Cluster((Node(8, memory=64e9),)))
+    asked = {placement.request(0, False, (1 << 30) + k * 1000)["memory"] for k in range(1000)}
+    assert len(asked) == 1
+
+
+def test_a_piece_that_is_handed_out_again_comes_before_the_others():
+    dispatch = Dispatch([3.0, 2.0, 1.0], place(Resources(), Cluster((Node(1),))))
+    assert dispatch.next() == (0, False)
+    dispatch.done(0)
+    dispatch.again(0)
+    assert [dispatch.next() for _ in range(4)] == [(0, False), (1, False), (2, False), None]
+    assert dispatch.finished
+    assert dispatch.left == 3
+    dispatch.done(2)
+    dispatch.again(2)
+    assert not dispatch.finished
+    assert dispatch.next() == (2, False)

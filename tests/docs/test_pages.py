@@ -51,7 +51,8 @@ def test_every_command_in_a_page_is_one_with_these_options(page):
         command, parent = root, None
         name = "sparseae"
         while hasattr(command, "commands"):
-            assert words, f"{line}: names no command"
+            if not words:
+                break  # a group of commands, named as one
             word = words.pop(0)
             assert word in command.commands, f"{line}: there is no command {word}"
             parent = click.Context(command, info_name=name, parent=parent)

@@ -6,6 +6,7 @@ step to step would be seen. It cannot show that CUDA accepts the capture.
 """
 
 import dataclasses
+import gc
 import logging
 
 import pytest
@@ -43,7 +44,7 @@ class _Recorder(TorchDispatchMode):
 class FakeGraphs:
     """Stands in for ``torch.cuda.CUDAGraph`` and ``torch.cuda.graph``."""
 
-    def __init__(self, stack: Stack, broken: bool = False) -> None:
+    def __init__(self, stack: Stack, broken: int = 0) -> None:
         self.events: list[str] = []
         state = [stack.W, stack.V, stack.b, stack.vb, stack.probe, stack.program.position]
         outer = self
@@ -83,7 +84,7 @@ class FakeGraphs:
                 self.recorder.__exit__(*error)
                 for tensor, saved in zip(state, self.saved, strict=True):
                     tensor.copy_(saved)
-                if broken:
+                if outer.events.count("capture") <= broken:
                     raise RuntimeError("CUDA error: operation not permitted\nmore lines")
                 for stream, saved in zip(self.graph.streams, self.states, strict=True):
                     stream.set_state(saved)
@@ -97,7 +98,7 @@ class FakeGraphs:
         stack.program.may_capture = True
 
 
-def captured(members, x, monkeypatch, broken=False) -> tuple[Stack, FakeGraphs]:
+def captured(members, x, monkeypatch, broken=0) -> tuple[Stack, FakeGraphs]:
     graphs = []
 
     def install(stack):
@@ -120,17 +121,47 @@ def test_a_captured_step_is_the_eager_one(model, activation, monkeypatch):
     assert graphs.events == ["capture"] + ["replay"] * (3 * 5 - 1)
 
 
-def test_a_capture_that_fails_is_told_once_and_changes_nothing(monkeypatch, caplog):
+def test_a_capture_that_fails_twice_is_told_once_and_changes_nothing(monkeypatch, caplog):
     cuda_graph._warn.cache_clear()
     members, x = trials("dae"), data()
     eager = trained(members, x)
     with caplog.at_level(logging.WARNING):
-        fallen, graphs = captured(members, x, monkeypatch, broken=True)
+        fallen, graphs = captured(members, x, monkeypatch, broken=2)
     assert torch.equal(fallen.W, eager.W)
-    assert graphs.events == ["capture"]
+    assert graphs.events == ["capture", "capture"]
     assert [r.getMessage().split(": ", 1)[1] for r in caplog.records] == [
         "CUDA error: operation not permitted"
     ]
+
+
+def test_a_capture_that_fails_once_is_tried_again(monkeypatch, caplog):
+    members, x = trials("dae"), data()
+    eager = trained(members, x)
+    graphed, graphs = captured(members, x, monkeypatch, broken=1)
+    assert torch.equal(graphed.W, eager.W)
+    assert graphs.events == ["capture", "capture"] + ["replay"] * (3 * 5 - 1)
+    assert not caplog.records
+
+
+def test_nothing_is_collected_within_a_capture(monkeypatch):
+    """What a former stack leaves would spoil it."""
+    enabled = []
+
+    def watch(stack):
+        graphs = FakeGraphs(stack)
+        graphs.install(monkeypatch, stack)
+        run = stack.program._step
+
+        def step(size):
+            enabled.append((gc.isenabled(), "capture" in graphs.events))
+            run(size)
+
+        monkeypatch.setattr(stack.program, "_step", step)
+
+    trained(trials("cae"), data(), epochs=1, program=watch)
+    assert (False, True) in enabled
+    assert (False, False) not in enabled
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("batch_size", [10, 19, 57, 100])

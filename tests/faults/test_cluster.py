@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def harmed_as_asked() -> None:
     """In each worker: what the file of SPARSEAE_TEST_HARM asks for happens in epoch 3."""
     import json
     import signal
+    import time
     from pathlib import Path
 
     import torch
@@ -31,6 +33,13 @@ def harmed_as_asked() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory (as a test has it)")
         if asked.get("kill") == [stack.trials[0].model, stack.trials[0].activation]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if epoch == 1 and harm.exists():
+            import ray
+
+            asked = json.loads(harm.read_text())
+            if asked.get("bad") == ray.get_runtime_context().get_node_id():
+                raise RuntimeError("the card fell off the bus (as a test has it)")
+            time.sleep(asked.get("seconds", 0))
         train_epoch(stack, epoch)
 
     Stack.train_epoch = train
@@ -60,7 +69,7 @@ def harm(nodes):
     """Asks every worker for harm (`harmed_as_asked`)."""
     file = Path(os.environ["SPARSEAE_TEST_HARM"])
     yield lambda **asked: file.write_text(json.dumps(asked))
-    file.unlink()
+    file.unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +105,52 @@ def test_a_trial_that_keeps_crashing_is_reported_and_the_rest_goes_on(
     assert len(results.failed) == 4
     harm()
     assert not sparseae.run(SWEEP, results=tmp_path).failed
+    is_exact(tmp_path / "faults")
+
+
+def test_a_node_on_which_everything_fails_costs_no_trial(nodes, tmp_path, harm, is_exact):
+    bad = sorted(node.node_id for node in nodes.cluster.worker_nodes)[0]
+    harm(bad=bad, seconds=20)  # a good node is still at its first when others have failed
+    watch = Injector(0, lambda: None)
+    results = sparseae.run(SWEEP, results=tmp_path, set_values=["max_failures=1"], observer=watch)
+    assert not results.failed
+    said = [note for note in watch.notes if "fell off the bus" in note]
+    assert said
+    assert all(f"on node {bad[:8]} (" in note for note in said)
+    assert any(
+        note.startswith(f"node {bad[:8]}") and "no more work" in note for note in watch.notes
+    )
+    is_exact(tmp_path / "faults")
+
+
+def test_a_worker_that_hangs_is_ended_and_its_trial_tried_again(nodes, tmp_path, chance, is_exact):
+    def hang() -> None:
+        os.kill(chance.choice(sorted(nodes.training())), signal.SIGSTOP)
+
+    fault = Injector(chance.randrange(1, ROWS - 60), hang)
+    results = sparseae.run(SWEEP, results=tmp_path, set_values=["silent_after=8"], observer=fault)
+    assert fault.struck
+    assert not results.failed
+    assert any("was silent for" in note and "tried again" in note for note in fault.notes)
+    is_exact(tmp_path / "faults")
+
+
+def test_failures_with_progress_between_them_are_not_added_up(nodes, tmp_path, chance, is_exact):
+    """The workers are killed again and again, each time once a trial is two epochs further."""
+
+    class Killing(Injector):
+        kills, last = 0, 0
+
+        def rows(self, task, rows) -> None:
+            if task.index == 0 and rows[-1]["epoch"] >= self.last + 2 and self.kills < 4:
+                self.kills, self.last = self.kills + 1, rows[-1]["epoch"]
+                kill(*nodes.training())
+
+    watch = Killing(0, lambda: None)
+    results = sparseae.run(SWEEP, results=tmp_path, set_values=["max_failures=1"], observer=watch)
+    assert watch.kills >= 2  # more than max_failures; a quick trial may be through by then
+    assert not results.failed, watch.notes
+    assert sum("its worker died" in note for note in watch.notes) >= 2
     is_exact(tmp_path / "faults")
 
 

@@ -7,6 +7,9 @@ import torch
 
 from sparseae.engine.randomness import initial_weights
 from sparseae.engine.stack import Stack
+from sparseae.model import CONSTRAINTS
+from sparseae.model.coefficients import Coefficients
+from sparseae.model.constraints import Constraint
 from sparseae.model.trial import Training, Trial
 
 TRAINING = Training(hidden_units=9, batch_size=10, learning_rate=0.01)
@@ -90,3 +93,20 @@ def test_a_row_of_zeros_has_no_direction_and_harms_nobody(constraint):
     again.train_epoch(1)
     assert again.W.isfinite().all()
     assert not again.diverged.any()
+
+
+@pytest.mark.parametrize("name", CONSTRAINTS)
+def test_what_a_constraint_does_is_to_keep_rows_between_the_lengths_that_it_names(name):
+    """A step in C is told of the lengths alone."""
+    trials = members(name, {"max_norm": 0.3}, {"max_norm": 0.6})
+    made, s = stack(trials), CONSTRAINTS[name]()
+    W = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64) / 4
+    assert (W.norm(dim=-1) < 0.3).any()
+    assert (W.norm(dim=-1) > 0.6).any()
+    c = Coefficients.of(trials, made.W)
+    if s.norms(c) is None:
+        return
+    projected, kept = W.clone(), W.clone()
+    s.project(projected, c)
+    Constraint.project(s, kept, c)
+    torch.testing.assert_close(projected, kept)

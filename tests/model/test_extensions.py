@@ -15,7 +15,7 @@ from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
 from sparseae.model.activations import Activation, Gate, Polynomial, ReLU, Sigmoid
 from sparseae.model.constraints import Constraint, UnitNorm
 from sparseae.model.contract import UnsoundError
-from sparseae.model.forms import Corrupted, OfMean, OfSlope, Penalty
+from sparseae.model.forms import Clean, Corrupted, OfMean, OfSlope, Penalty
 from sparseae.model.objective import Model, squared_error
 from sparseae.model.penalties import AE, CAE
 from sparseae.model.trial import Training, Trial
@@ -180,6 +180,15 @@ def test_a_corrupting_model_of_value_alone_gets_its_noise(way):
 
 
 @in_every_way
+def test_noise_that_a_model_draws_for_itself_does_not_corrupt_its_input(way):
+    class Mine(CAE):
+        name = "mine"
+        encoder_input = Clean(draws=2)
+
+    assert_same(trained(way, "mine"), trained(way, "cae"))
+
+
+@in_every_way
 @pytest.mark.parametrize("f_slope", [None, lambda rho, target: 2 * rho])
 def test_a_model_by_f_and_its_derivative_or_f_alone(way, f_slope):
     class Mine(Model):
@@ -310,7 +319,7 @@ def test_a_model_whose_gradient_is_another_is_refused():
 
         def gradient(self, net, x, eps, s, c):
             whole = super().gradient(net, x, eps, s, c)
-            return dataclasses.replace(whole, row_factors=None)
+            return whole._replace(row_factors=None)
 
     assert refused(model="wrong") == "Wrong.gradient is not the derivative of value in W"
 

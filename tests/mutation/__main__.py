@@ -56,7 +56,11 @@ TESTS: dict[str, list[str]] = {
 }
 
 #: Of these CI tries a sample.
-SAMPLED: tuple[str, ...] = ("engine/randomness.py", "results/store.py", "sweep/piece.py")
+SAMPLED: tuple[str, ...] = (
+    "engine/randomness.py",
+    "model/constraints.py",
+    "results/store.py",
+)
 
 COPIED = ("sparseae", "tests", "benchmarks", "tune_configs", "cluster", "docs", "README.md",
           "pyproject.toml", "constraints.txt")  # fmt: skip

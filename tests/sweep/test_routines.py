@@ -3,13 +3,16 @@
 import json
 
 import pytest
+import torch
 
 import sparseae
+from sparseae.engine import choice_on_card
 from sparseae.engine.choice import VARIABLE, Shape, usable
 from sparseae.engine.products import TORCH
 from sparseae.results import provenance
 from sparseae.results.location import Location
 from sparseae.sweep import routines
+from sparseae.sweep.config import Sweep
 from sparseae.sweep.job import Observer
 
 SHAPE, OTHER = Shape(50, 64, 16), Shape(50, 64, 32)
@@ -57,6 +60,31 @@ def test_a_recorded_routine_that_is_not_here_is_told_in_one_line(tmp_path):
     assert choices[str(SHAPE)] == TORCH
     # Where it is usable again, the record still holds.
     assert "vendor" in (tmp_path / "gemm.json").read_text()
+
+
+def test_what_a_card_does_is_recorded_beside_it_and_kept(tmp_path, monkeypatch):
+    trial = Sweep.load(SWEEP).trials()[0]
+    location, stacks = Location.of(tmp_path), [((trial,), 64)]
+    assert routines.chosen_on_card(location, stacks, tf32=False) == {}  # there is no card here
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(choice_on_card, "choose_on_card", lambda *_, **options: "triton-b")
+    (kind,) = routines.chosen_on_card(location, stacks, tf32=False)
+    assert kind == f"gpu dae relu unit_norm {SHAPE}"
+    monkeypatch.setattr(choice_on_card, "choose_on_card", lambda *_, **options: "")
+    again = routines.chosen_on_card(location, stacks, tf32=False)
+    assert again == {kind: "triton-b"}
+    choices = {str(SHAPE): TORCH, **again}
+    assert routines.routine_of(choices, trial, 64) == "torch;triton-b"
+    # A sweep that began without a record goes on as it began.
+    (tmp_path / "other" / "epochs").mkdir(parents=True)
+    assert routines.chosen_on_card(Location.of(tmp_path / "other"), stacks, tf32=False) == {}
+
+
+def test_a_card_is_given_another_way_only_where_it_gains():
+    decided = choice_on_card.decided_on_card
+    assert decided({"": 430e-6}) == ""
+    assert decided({"": 430e-6, "triton-a": 420e-6}) == ""
+    assert decided({"": 430e-6, "triton-a": 300e-6, "triton-b": 232e-6}) == "triton-b"
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "7"])

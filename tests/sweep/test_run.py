@@ -457,12 +457,13 @@ def test_tune_starts_trials_where_ray_started_workers_with_itself():
     """Their environment is the driver's: else each trial's worker would start anew."""
     from ray.tune.execution import class_cache
 
-    from sparseae.cluster.tune import StackTrainable, _prompt_tune
+    from sparseae.cluster.ray_internals import prompt_tune
+    from sparseae.cluster.worker import StackTrainable
 
     def environment():
         return class_cache._ActorClassCache().get(StackTrainable)._default_options["runtime_env"]
 
-    with _prompt_tune(private=True):
+    with prompt_tune(private=True):
         assert not environment().get("env_vars")
     assert environment()["env_vars"] == class_cache.DEFAULT_ENV_VARS != {}
 
