@@ -73,6 +73,6 @@ def test_a_drawn_seed_deviates_as_the_seeds_that_are_there():
     rng = np.random.default_rng(0)
     drawn = [_draw([now], Option(seeds=1), rng)[0].activation[-1] for _ in range(400)]
     spread = np.std(drawn, axis=0) / now.activation.std(0, ddof=1)
-    # As they, and wider by what six seeds leave unknown: Student's t of 5 has 1.29 times the spread.
+    # As they, and wider by what six seeds leave unknown: t of 5 has 1.29 times the spread.
     assert ((spread > 1) & (spread < 2)).all()
     assert np.mean(drawn, axis=0) == pytest.approx(now.activation.mean(0), abs=0.003)
