@@ -319,7 +319,7 @@ def _denser(curve: Curve, sigma2: Sequence[float], along: np.ndarray) -> Curve:
     ids = np.full((curve.trial_ids.shape[0], len(sigma2)), "", dtype=object)
     return replace(
         curve,
-        sigma2=np.concatenate([known, sigma])[order] ** 2,
+        sigma2=np.concatenate([curve.sigma2, sigma2])[order],
         activations=denser(curve.activations),
         deads=denser(curve.deads),
         pre_activations=denser(curve.pre_activations),

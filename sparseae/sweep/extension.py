@@ -82,7 +82,9 @@ def extended(sweep: Sweep, additions: Iterable[Addition]) -> Sweep:
     sigma2 = sorted({*sweep.space["sigma2"]}.union(*(w.sigma2 for w in curves.values())))
     raw = sweep.resolved()
     raw["space"] = raw["space"] | {"seed": seeds, "sigma2": sigma2}
-    exclude, overrides = list(raw["exclude"]), list(raw["overrides"])
+    # What earlier additions keep from the other curves is said anew, from the trials.
+    exclude = [entry for entry in raw["exclude"] if not _of_one_curve(entry, axes)]
+    overrides = list(raw["overrides"])
     for key, wanted in curves.items():
         curve = dict(zip(axes, key, strict=True))
         for axis, all_of, own in (("seed", seeds, wanted.seeds), ("sigma2", sigma2, wanted.sigma2)):
@@ -94,6 +96,12 @@ def extended(sweep: Sweep, additions: Iterable[Addition]) -> Sweep:
     if lost := difference(sweep, made):
         raise RequestError(f"{sweep.name} cannot be added to: {'; '.join(lost)}")
     return made
+
+
+def _of_one_curve(entry: Mapping[str, Any], axes: Sequence[str]) -> bool:
+    """Whether an entry of ``exclude`` takes seeds or values of sigma2 from one curve whole."""
+    plain = not any(isinstance(entry.get(axis), list) for axis in axes)
+    return plain and entry.keys() in ({*axes, "seed"}, {*axes, "sigma2"})
 
 
 def _key(trial: Trial, axes: Sequence[str]) -> tuple:
