@@ -74,8 +74,9 @@ class MdaeEqualsCae(Prediction):
         self, evidence: Evidence, cae: tuple[Curve, Trend], mdae: tuple[Curve, Trend]
     ) -> Finding:
         used = [cae, mdae]
-        gaps = _gaps(cae[0], mdae[0])
-        if lacking := _not_comparable(used) or ("" if gaps else "trials"):
+        lacking = _not_comparable(used)
+        gaps = {} if lacking else _gaps(cae[0], mdae[0])
+        if lacking := lacking or ("" if gaps else "trials"):
             return Finding("cae and mdae cannot be compared", used, lacks=lacking)
         gap = gaps[ACTIVATION]
         sizes = mean(gap.now)
