@@ -1,11 +1,13 @@
 """Data sets, prepared for training. numpy only; one file a data set.
 
-A new one is a class that derives from `Source`, in a file that is imported here.
+A new one is a class that derives from `Source`, in a file of this folder.
 """
 
 from __future__ import annotations
 
 import os
+import pkgutil
+from importlib import import_module
 
 from sparseae.data.cifar10 import CIFAR10
 from sparseae.data.dataset import SOURCES, Dataset, Source, held_out
@@ -31,6 +33,9 @@ __all__ = [
     "shape",
     "source",
 ]
+
+for _found in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_found.name}")
 
 
 def source(name: str) -> Source:

@@ -77,6 +77,9 @@ class Source(ABC):
 
     def __init_subclass__(cls) -> None:
         if "name" in cls.__dict__:
+            for needed in ("about", "shape", "load"):
+                if getattr(cls, needed, None) is getattr(Source, needed, None):
+                    raise TypeError(f"{cls.__module__}.{cls.__name__}: has no {needed}")
             SOURCES[cls.name] = cls
 
     def check(self) -> None:  # noqa: B027 (nothing to check is a good answer)
@@ -147,6 +150,11 @@ class Source(ABC):
         self, samples: int, whiten: bool, data_seed: int, gaussian_inputs: int, holdout: float
     ) -> Dataset:
         raw = self.load(samples, data_seed, gaussian_inputs)
+        if raw.x.shape != (announced := self.shape(samples, gaussian_inputs)):
+            raise RequestError(
+                f"{self.name}: {type(self).__name__}.load gives {raw.x.shape}, "
+                f"{type(self).__name__}.shape says {announced}"
+            )
         x, description, details = raw.x, raw.description, dict(raw.details)
         if holdout:
             x, held = split(x, held_out(len(x), holdout, self.name), data_seed)
