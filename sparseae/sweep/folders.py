@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from sparseae.errors import RequestError, first_line
 from sparseae.results.location import Location
 from sparseae.results.lock import only_run
+from sparseae.sweep.checkpoints import CHECKPOINTS
 from sparseae.sweep.config import Sweep
-from sparseae.sweep.job import CHECKPOINTS
 
 
 @dataclass(frozen=True)
