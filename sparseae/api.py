@@ -12,6 +12,7 @@ from sparseae.cluster.executor import OnRay
 from sparseae.errors import RequestError
 from sparseae.results.location import Location, below
 from sparseae.sweep import runner
+from sparseae.sweep.caller import as_it_was
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.in_process import InProcess
 from sparseae.sweep.job import Observer
@@ -30,6 +31,9 @@ def run(
     observer: Observer | None = None,
 ) -> Results:
     """Train what is left of a sweep and write its results under ``results/NAME``.
+
+    Whatever it sets in this process (environment, loggers, signal handlers, random states) is as
+    it was when it returns or raises.
 
     Args:
         source: a configuration as a path, a mapping or a `Sweep`.
@@ -50,7 +54,7 @@ def run(
     sweep = Sweep.load(source, set_values)
     watching = watchers(sweep, Location.of(below(results, sweep.name)))
     done = None
-    with _shown(observer) as heard:
+    with as_it_was(), _shown(observer) as heard:
         try:
             done = runner.run(
                 sweep,
@@ -77,11 +81,10 @@ def _shown(observer: Observer | None) -> Iterator[Observer]:
     if in_notebook():
         yield NotebookView()
         return
-    from rich.console import Console
-
+    from sparseae.cli._console import console
     from sparseae.cli._view import RunView
 
-    with RunView(Console(stderr=True)) as view:
+    with RunView(console(stderr=True)) as view:
         yield cast(Observer, view)
 
 

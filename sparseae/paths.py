@@ -78,7 +78,8 @@ def checked(place: object, what: str) -> str:
 def _home(text: str, what: str) -> str:
     user, _, rest = text[1:].partition("/")
     home = os.path.expanduser(f"~{user}")
-    if os.path.isabs(home):
+    empty = not user and os.environ.get("HOME") == ""  # it would be the root of the file system
+    if os.path.isabs(home) and not empty:
         return os.path.join(home, rest) if rest else home
     if user:
         raise RequestError(

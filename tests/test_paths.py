@@ -1,12 +1,94 @@
-"""A key in a URL stands in no message."""
+"""A path or a URL that somebody names works as it stands, or is refused in one line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sparseae import paths
+import sparseae
+from sparseae import data, paths
+from sparseae.errors import RequestError
+from sparseae.results.location import Location, below
+from sparseae.sweep.config import Sweep
+
+WRONG = {
+    "": "is empty",
+    "  ": "is empty",
+    "~alice/out": r"there is no user alice; a folder of that name is ./~alice/out",
+    "~alice": "there is no user alice",
+    "a\0b": "NUL",
+    "s3:/bucket/x": r"lacks a slash; did you mean s3://bucket/x\?",
+    "file:/tmp/x": "lacks a slash",
+    "nonsense://x": "DIR: nonsense://x",
+    None: "must be a path or a URL, not None",
+    7: "not 7",
+    b"out": "not b'out'",
+}
+
+
+@pytest.mark.parametrize("place", WRONG, ids=repr)
+def test_what_is_no_place_is_refused_by_whoever_takes_one(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = {"name": "x", "space": {"model": "ae", "activation": "relu", "sigma2": 0,
+                                    "dataset": "digits"}}  # fmt: skip
+    with pytest.raises(RequestError, match=WRONG[place]) as caught:
+        Location.of(place)
+    assert str(caught.value).isprintable()
+    with pytest.raises(RequestError):
+        sparseae.run(sweep, results=place, in_process=True)
+    with pytest.raises(RequestError):
+        sparseae.load(place)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["~alice/x.npy", "~alice", "~/x.npy"])
+def test_a_data_set_of_nobody_is_one_line(name, monkeypatch):
+    monkeypatch.setenv("HOME", "")
+    with pytest.raises(
+        RequestError, match=r"there is no user alice|no home folder is known: set HOME"
+    ):
+        data.check(name)
+
+
+def test_a_home_is_written_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "x.npy", np.eye(4))
+    assert data.shape("~/x.npy", samples=9) == (4, 4)
+    assert Location.of("~").path == str(tmp_path)
+    assert Location.of("~/a/../b").path == str(tmp_path / "b")
+    config = tmp_path / "c.yaml"
+    config.write_text("{name: x, space: {model: ae, activation: relu, sigma2: 0, dataset: digits}}")
+    assert Sweep.load("~/c.yaml").name == "x"
+
+
+def test_a_working_directory_that_is_gone_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(RequestError, match="the working directory cannot be used"):
+        Location.of("results")
+    assert str(Location.of(tmp_path / "results")) == str(tmp_path / "results")
+
+
+@given(st.text(max_size=12) | st.text("/~.:$[]?#%& s3", max_size=8))
+def test_any_text_is_a_place_or_one_line(text):
+    try:
+        place = below(text, "n")
+        location = Location.of(place)
+    except RequestError as error:
+        assert str(error)
+        assert str(error).isprintable()
+        return
+    if not paths.is_url(text):
+        assert os.path.isabs(location.path)
+        assert location.name == "n"
+        if not text.startswith("~"):
+            assert Path(location.path) == Path(os.path.abspath(text)) / "n"
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,11 @@ def _lacking(used: Judged, dae: _Pair) -> str:
 
 def _compared(used: Judged, dae: _Pair, part: Curve, less: bool, words: str) -> Finding:
     """That the fall of ``part`` is less (or more) than half of dae's."""
-    excess = _excess(part, dae[0])
-    if lacking := _lacking(used, dae) or ("" if excess.now.shape[0] > 1 else "seeds"):
+    if lacking := _lacking(used, dae):
         return Finding(words, used, lacks=lacking)
+    excess = _excess(part, dae[0])
+    if excess.now.shape[0] < 2:
+        return Finding(words, used, lacks="seeds")
     below, above = limited(excess, -thresholds.MARGIN, thresholds.MARGIN)
     settled = excess.settled(thresholds.MARGIN)
     supports, contradicts = (below, above) if less else (above, below)

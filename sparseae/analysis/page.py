@@ -244,7 +244,7 @@ def _expected(configuration: Mapping[str, Any]) -> set[tuple]:
     def matches(wanted: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         return all(values.get(k) in (v if isinstance(v, list) else [v]) for k, v in wanted.items())
 
-    axes = configuration["space"]
+    axes = configuration.get("space", {})
     trials = set()
     for point in itertools.product(*axes.values()):
         values = configuration.get("training", {}) | dict(zip(axes, point, strict=True))

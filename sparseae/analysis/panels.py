@@ -25,10 +25,17 @@ _RC = {
     "svg.hashsalt": "sparseae",  # the same figure is the same file
 }
 
+#: What matplotlib is without anybody's settings, but for where it draws windows.
+_DEFAULTS = {
+    key: value
+    for key, value in mpl.rcParamsDefault.items()
+    if key not in ("backend", "backend_fallback", "interactive", "toolbar")
+}
+
 
 def style() -> AbstractContextManager[None]:
-    """In this context figures are made and saved."""
-    return mpl.rc_context(_RC)
+    """In this context figures are made and saved: as here, whatever matplotlibrc says."""
+    return mpl.rc_context(_DEFAULTS | _RC)
 
 
 class Panels:

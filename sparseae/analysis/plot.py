@@ -6,6 +6,7 @@ the distinction for print.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -52,7 +53,9 @@ def save(figure: Figure, path: Path | TextIO) -> None:
     # What data sets and activations are called is no mathematics: a $ is a $.
     for text in figure.findobj(Text):
         text.set_parse_math(False)
-    with style():
+    with style(), warnings.catch_warnings():
+        # A name in a script that the font has not: it is text in the SVG, and boxes in the PNG.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(path, format=kind, dpi=160, metadata=metadata)
 
 

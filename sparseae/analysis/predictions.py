@@ -76,8 +76,8 @@ class MdaeEqualsCae(Prediction):
         used = [cae, mdae]
         lacking = _not_comparable(used)
         gaps = {} if lacking else _gaps(cae[0], mdae[0])
-        if lacking or not gaps:
-            return Finding("cae and mdae cannot be compared", used, lacks=lacking or "trials")
+        if lacking := lacking or ("" if gaps else "trials"):
+            return Finding("cae and mdae cannot be compared", used, lacks=lacking)
         gap = gaps[ACTIVATION]
         sizes = mean(gap.now)
         worst = int(np.abs(sizes).argmax())

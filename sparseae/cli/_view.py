@@ -11,7 +11,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from sparseae.cli._console import NARROWEST, one_line
 from sparseae.sweep.progress import Progress as SweepProgress
 
 if TYPE_CHECKING:
@@ -31,9 +33,10 @@ class RunView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._terminal = console.is_terminal
+        wide = console.width >= NARROWEST
+        self._terminal = console.is_terminal and not console.is_dumb_terminal and wide
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} epochs"),
             TimeElapsedColumn(),
@@ -88,8 +91,10 @@ class RunView:
         if not self._terminal:
             self.note(str(progress))
 
-    def note(self, message: str) -> None:
-        self._console.print(message, highlight=False, soft_wrap=True)
+    def note(self, message: str, word: str = "", colour: str = "") -> None:
+        """Print a line, with a coloured word before it."""
+        line = Text.assemble((word, colour), one_line(message))
+        self._console.print(line, soft_wrap=True)
 
     def stalled(self, message: str) -> None:
         if self._total:
@@ -104,10 +109,8 @@ class RunView:
                 self._seen[trial_id] = epoch
             if row["status"] == "diverged" and trial_id not in self._diverged:
                 self._diverged.add(trial_id)
-                self.note(
-                    f"[yellow]diverged[/] at epoch {epoch}: {task.label} "
-                    f"sigma2={row['sigma2']:g} seed={row['seed']}"
-                )
+                where = f"sigma2={row['sigma2']:g} seed={row['seed']}"
+                self.note(f" at epoch {epoch}: {task.label} {where}", "diverged", "yellow")
         if rows:
             self._in_flight[task.index] = (task, rows[-len(task.trials) :])
         self._show()
@@ -119,7 +122,7 @@ class RunView:
 
     def failed(self, task: Task, message: str) -> None:
         self._in_flight.pop(task.index, None)
-        self.note(f"[red]failed[/]: {task.label} ({len(task.trials)} trials): {message}")
+        self.note(f": {task.label} ({len(task.trials)} trials): {message}", "failed", "red")
         self._show()
 
     def _show(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseae.cli import _console as console
 from sparseae.cli import app
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ def analyze(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print the verdict on every prediction; with --details every curve and number."""
-    from rich.console import Console
-    from rich.text import Text
-
     from sparseae.analysis.readings import reading_table
     from sparseae.analysis.trends import judge, trend_table
     from sparseae.analysis.verdicts import Looks, outcomes_of, verdict_table
@@ -43,25 +41,20 @@ def analyze(
     readings = reading_table(judged)
     unwritten = _store(places[0], curves, verdicts, looks) if len(places) == 1 else None
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "trends": json.loads(curves.to_json(orient="records", double_precision=15)),
-                    "verdicts": json.loads(verdicts.to_json(orient="records", double_precision=15)),
-                    "readings": json.loads(readings.to_json(orient="records")),
-                },
-                indent=2,
-            )
-        )
+        found = {
+            "trends": json.loads(curves.to_json(orient="records", double_precision=15)),
+            "verdicts": json.loads(verdicts.to_json(orient="records", double_precision=15)),
+            "readings": json.loads(readings.to_json(orient="records")),
+        }
+        console.write(json.dumps(found, indent=2) + "\n")
         return
-    console = Console()
     if details:
-        print_details(console, curves, verdicts, readings)
+        print_details(console.console(), curves, verdicts, readings)
     else:
         statements = list(outcomes_of(judged, looks=looks))
-        print_summary(console, statements, places[0] if len(places) == 1 else "DIR")
+        print_summary(console.console(), statements, places[0] if len(places) == 1 else "DIR")
     if unwritten:
-        console.print(Text(f"the tables could not be stored: {unwritten}"))
+        console.say(f"the tables could not be stored: {unwritten}")
 
 
 def _store(place: str, curves: pd.DataFrame, verdicts: pd.DataFrame, looks: Looks) -> str | None:
@@ -107,14 +100,15 @@ def trials(
         trial.show(place, prediction, filters)
         return
     for case, dataset, outcome, sources in behind(place, prediction):
-        typer.echo(f"{case.label}, {dataset}: {outcome.verdict}; {outcome.evidence}")
+        console.say(f"{case.label}, {dataset}: {outcome.verdict}; {outcome.evidence}")
         for source in sources:
             curve = source.curve
-            typer.echo(
+            console.say(
                 f"  {curve.label}, {curve.name['dataset']}: "
                 f"sigma2 {', '.join(f'{value:g}' for value in curve.sigma2)}; "
                 f"seeds {', '.join(map(str, curve.seeds))}; {curve.epoch} epochs; "
                 + ", ".join(f"{k} {v}" for k, v in curve.settings.items() if v is not None)
             )
-            typer.echo(f"  trials {' '.join(source.trial_ids)}")
-            typer.echo(f"  {source.command}\n")
+            console.say(f"  trials {' '.join(source.trial_ids)}")
+            console.say(f"  {source.command}")
+            console.say()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sparseae.cli import _console as console
 from sparseae.cli import app
 
 
@@ -16,8 +17,6 @@ def columns(
     ] = None,
 ) -> None:
     """Print what each column of the results means, and in which unit it is."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from sparseae.errors import RequestError, nearest
@@ -28,14 +27,14 @@ def columns(
     for name in names or ():
         if name not in known:
             raise RequestError(f"column {name!r}: there is none; {nearest(name, known)}")
-    console = Console()
+    out = console.console()
     for title, part in parts.items():
         table = Table(box=None, title=title, title_justify="left", title_style="bold")
         for heading in ("column", "unit", "meaning"):
             table.add_column(heading, overflow="fold", header_style="dim")
         for column in part:
             if not names or column.name in names:
-                table.add_row(*map(escape, (column.name, column.unit, column.meaning)))
+                table.add_row(column.name, column.unit, column.meaning)
         if table.rows:
-            console.print(table)
-            console.print()
+            out.print(table)
+            console.say()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseae.cli import _console as console
 from sparseae.cli import app
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ def diff_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare trials that agree in all but what differs, and the verdicts; B less A."""
-    from rich.console import Console
 
     from sparseae.analysis import differences as analysis
     from sparseae.results import load, provenance
@@ -53,7 +53,7 @@ def diff_command(
         frames = [analysis.at(f, key, v) for f, v in zip(frames, values, strict=True)]
     found = analysis.differences(*frames)
     if as_json:
-        typer.echo(analysis.as_json(found))
+        console.say(analysis.as_json(found))
         return
     origins = []
     if second is not None:
@@ -61,7 +61,7 @@ def diff_command(
         devices = [", ".join(sorted(f["device"].dropna().unique())) for f in frames]
         if devices[0] != devices[1]:
             origins.append(f"device: {devices[0]} -> {devices[1]}")
-    _print(Console(), found, origins, details)
+    _print(console.console(), found, origins, details)
 
 
 def _asked(by: str) -> tuple[str, list[str]]:

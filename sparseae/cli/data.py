@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sparseae.cli import _console as console
 from sparseae.cli import app
 
 data_app = typer.Typer(help="The data sets: list them, fetch one.", no_args_is_help=True)
@@ -15,32 +16,19 @@ app.add_typer(data_app, name="data")
 @data_app.command("list")
 def list_data() -> None:
     """The data sets by name, and where they are."""
-    from rich.console import Console
-    from rich.table import Table
-
     from sparseae import data
 
-    table = Table(box=None)
-    for column in ("name", "inputs", "samples", "about", "where"):
-        table.add_column(
-            column,
-            justify="right" if column in ("inputs", "samples") else "left",
-            overflow="fold",
-        )
+    rows = []
     many = 10**9
     for name, kind in sorted(data.SOURCES.items()):
         source = kind()
         samples, inputs = source.shape(many, 64)
         follows = source.shape(many, 65)[1] != inputs  # what gaussian_inputs says
-        table.add_row(
-            name,
-            "any" if follows else str(inputs),
-            "any" if samples == many else f"{samples:,}",
-            source.about,
-            source.where(),
-        )
-    table.add_row("a path", "any", "any", data.Matrix.about, "")
-    Console().print(table)
+        sizes = ["any" if follows else str(inputs), "any" if samples == many else f"{samples:,}"]
+        rows.append([name, *sizes, source.about, source.where()])
+    rows.append(["a path", "any", "any", data.Matrix.about, ""])
+    columns = [("name", "left"), ("inputs", "right"), ("samples", "right"), ("about", "fold")]
+    console.table([*columns, ("where", "fold")], rows)
 
 
 @data_app.command()
@@ -50,4 +38,4 @@ def fetch(
     """Bring a data set to this machine."""
     from sparseae import data
 
-    typer.echo(f"{name}: {data.source(name).fetch()}")
+    console.say(f"{name}: {data.source(name).fetch()}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sparseae.cli import _console as console
 from sparseae.cli import app
 
 
@@ -20,8 +21,6 @@ def list_sweeps(
 ) -> None:
     """List the sweeps of a folder: state, trials, verdicts, size, when, note."""
     from rich import box
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from sparseae.sweep.folders import sweeps
@@ -32,7 +31,7 @@ def list_sweeps(
             vars(one) | {"place": str(one.place), "when": one.when.isoformat(timespec="seconds")}
             for one in found
         ]
-        typer.echo(json.dumps(plain, indent=2))
+        console.say(json.dumps(plain, indent=2))
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("sweep", "state", "trials", "verdicts", "size", "when", "note"):
@@ -44,17 +43,17 @@ def list_sweeps(
         whole = one.finished == one.trials
         words = [one.note, " ".join(f"#{tag}" for tag in one.tags)]
         table.add_row(
-            escape(str(one.place.relative_to(folder)) if one.place != folder else one.place.name),
-            escape(one.state),
+            str(one.place.relative_to(folder)) if one.place != folder else one.place.name,
+            one.state,
             f"{one.trials:,}" if whole else f"{one.finished:,}/{one.trials:,}",
             ", ".join(f"{count} {verdict}" for verdict, count in one.verdicts.items()) or "-",
             size(one.size),
             f"{one.when:%Y-%m-%d %H:%M}",
-            escape(" ".join(filter(None, words))),
+            " ".join(filter(None, words)),
         )
-    Console().print(table)
+    console.console().print(table)
     if freed := sum(one.checkpoints for one in found):
-        typer.echo(f"checkpoints take {size(freed)} of this: sparseae clean DIR")
+        console.say(f"checkpoints take {size(freed)} of this: sparseae clean DIR")
 
 
 @app.command()
@@ -72,21 +71,21 @@ def clean(
 
     found = list(removable(place))
     if not found:
-        typer.echo(f"{place}: nothing to delete")
+        console.say(f"{place}: nothing to delete")
         return
-    with only_run(Location.of(place), typer.echo):
+    with only_run(Location.of(place), console.say):
         for path, taken, what in found:
-            typer.echo(f"{size(taken):>8}  {path}  ({what})")
+            console.say(f"{size(taken):>8}  {path}  ({what})")
         freed = size(sum(taken for _, taken, _ in found))
         if not yes and not typer.confirm(f"delete {freed}?"):
-            typer.echo("nothing was deleted")
+            console.say("nothing was deleted")
             raise typer.Exit(1)
         try:
             for path, _, _ in found:
                 rmtree(path) if path.is_dir() else path.unlink()
         except OSError as error:
             raise RequestError(f"{error.filename}: cannot be deleted: {error.strerror}") from None
-    typer.echo(f"freed {freed}")
+    console.say(f"freed {freed}")
 
 
 def size(count: float) -> str:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sparseae.cli import _console as console
 from sparseae.cli import app
+from sparseae.cli._source import Config, SetValues, sweep_of
 
 
 @app.command()
 def plan(
-    config: Annotated[Path, typer.Argument(help="YAML file of the sweep.")],
-    set_values: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the configuration, repeatable."),
-    ] = None,
+    config: Config,
+    set_values: SetValues = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Tune trials at once; default: this machine's CPUs.")
     ] = None,
@@ -29,17 +27,13 @@ def plan(
     ] = None,
 ) -> None:
     """Show what would run: trials, epochs, memory, work, estimated time. Trains nothing."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from sparseae.sweep.config import Sweep
     from sparseae.sweep.plan import make_plan
 
-    sweep = Sweep.load(config, set_values or ())
+    sweep = sweep_of(config, set_values)
     if address and "://" in address:
         from sparseae.cli.submit import jobs_at
 
-        typer.echo(jobs_at(address).plan(sweep), nl=False)
+        console.write(jobs_at(address).plan(sweep))
         return
     at_once = workers or max(1, int((os.cpu_count() or 1) / sweep.resources.cpu))
     placed, gpu = "", False
@@ -52,33 +46,38 @@ def plan(
         at_once, placed = placement.workers, describe(placement, cluster)
         gpu = placement.gpu_workers > 0
     made = make_plan(sweep, at_once, gpu=gpu)
-    table = Table(show_header=False, box=None)
-    table.add_column(style="dim")
-    table.add_column()
     left_out = [
         f"{count:,} {word}"
         for count, word in ((made.excluded, "excluded"), (made.merged, "equal to another"))
         if count
     ]
-    table.add_row("sweep", sweep.name)
-    table.add_row("trials", f"{made.trials:,}" + (f" ({', '.join(left_out)})" if left_out else ""))
-    table.add_row("Tune trials", f"{made.tune_trials:,} for {made.workers:,} at once")
+    rows: list[list[str]] = []
+
+    def add(*row: str) -> None:
+        rows.append([*row])
+
+    add("sweep", sweep.name)
+    add("trials", f"{made.trials:,}" + (f" ({', '.join(left_out)})" if left_out else ""))
+    add("Tune trials", f"{made.tune_trials:,} for {made.workers:,} at once")
     if placed:
-        table.add_row("placement", placed)
-    table.add_row("epochs", f"{made.epochs:,}")
-    table.add_row("samples", f"{made.samples:,}")
+        add("placement", placed)
+    add("epochs", f"{made.epochs:,}")
+    add("samples", f"{made.samples:,}")
     where = "of a card " if gpu else ""
-    table.add_row("memory", f"{_bytes(made.largest_memory)} {where}for the largest Tune trial")
-    table.add_row("checkpoints", _bytes(made.checkpoint_bytes))
-    table.add_row("work", f"{made.flops / 1e12:,.1f} TFLOP")
+    memory = f"{_bytes(made.largest_memory)} {where}for the largest Tune trial"
+    if made.preparation_memory > made.largest_memory:
+        memory += f"; {_bytes(made.preparation_memory)} before, to prepare the data"
+    add("memory", memory)
+    add("checkpoints", _bytes(made.checkpoint_bytes))
+    add("work", f"{made.flops / 1e12:,.1f} TFLOP")
     time = "not known: the speed of a GPU is measured by training on it"
     if made.seconds is not None and made.rate is not None:
         time = (
             f"about {_duration(made.seconds)} on {made.workers} CPU workers, at the "
             f"{made.rate / 1e9:.0f} GFLOP/s measured on one core of this machine"
         )
-    table.add_row("time", time)
-    Console().print(table)
+    add("time", time)
+    console.table([("", "left"), ("", "fold")], rows, head=False)
 
 
 def _bytes(count: float) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sparseae.cli import _console as console
 from sparseae.cli import app
 
 
@@ -33,7 +34,7 @@ def quickstart(
     run(config, results=results, set_values=set_values, in_process=in_process)
     analyze([place])
     report(place)
-    typer.echo("next: sparseae configs    (the other sweeps that come with sparseae)")
+    console.say("next: sparseae configs    (the other sweeps that come with sparseae)")
 
 
 @app.command()
@@ -51,10 +52,11 @@ def configs(
     for name in wanted:
         embedded.path(name)  # a misspelt name copies nothing
     for name in wanted:
-        typer.echo(f"sparseae run {embedded.copy(name, to)}")
+        console.say(f"sparseae run {embedded.copy(name, to)}")
     if wanted:
         return
     width = max(map(len, embedded.names()))
     for name in embedded.names():
-        typer.echo(f"{name:{width}}  {embedded.about(name)}")
-    typer.echo(f"\nsparseae configs NAME    copies it to {to}/NAME.yaml")
+        console.say(f"{name:{width}}  {embedded.about(name)}")
+    console.say()
+    console.say(f"sparseae configs NAME    copies it to {to}/NAME.yaml")

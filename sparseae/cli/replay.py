@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseae.cli import _console as console
 from sparseae.cli import app
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def replay(
         done.append(one)
         _say(one)
     for change in dict.fromkeys(change for one in done for change in one.changes):
-        typer.echo(f"changed since: {change}")
+        console.say(f"changed since: {change}")
     equal = sum(one.first is None for one in done)
     bad = [one for one in done if not one.within]
     close = len(done) - equal - len(bad)
@@ -48,21 +49,21 @@ def replay(
         )
     if bad:
         words.append(f"{len(bad)} differ")
-    typer.echo("; ".join(words))
+    console.say("; ".join(words))
     if bad:
         raise typer.Exit(1)
 
 
 def _say(one: Replayed) -> None:
     t = one.trial
-    typer.echo(
+    console.say(
         f"{t.activation} {t.model} {t.constraint} {t.dataset}, sigma2 {t.sigma2:g}, seed {t.seed} "
         f"({t.trial_id})"
     )
     units = f" and {one.units:,} units" if one.units else ""
     if one.first is None:
-        typer.echo(f"  {one.rows} epochs{units}: equal to the bit")
+        console.say(f"  {one.rows} epochs{units}: equal to the bit")
         return
     word = "within the tolerance" if one.within else "DIFFERS"
-    typer.echo(f"  {one.rows} epochs{units}: {word}; activation fractions by {one.largest:.2g}")
-    typer.echo(f"  first at {one.first}")
+    console.say(f"  {one.rows} epochs{units}: {word}; activation fractions by {one.largest:.2g}")
+    console.say(f"  first at {one.first}")

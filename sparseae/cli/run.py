@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseae import paths
+from sparseae.cli import _console as console
 from sparseae.cli import app
+from sparseae.cli._source import Config, SetValues, sweep_of
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
 
 #: Trials in the closing table; a larger sweep is for ``sparseae analyze``.
 _TABLE_ROWS = 48
@@ -25,7 +25,7 @@ _WIDE = 8
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML file of the sweep.")],
+    config: Config,
     results: Annotated[
         str,
         typer.Option(
@@ -33,10 +33,7 @@ def run(
             help="Folder or URL (s3://...) under which NAME/ is written.",
         ),
     ] = "results",
-    set_values: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the configuration, repeatable."),
-    ] = None,
+    set_values: SetValues = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster; without it Ray starts on this machine.")
     ] = None,
@@ -48,10 +45,7 @@ def run(
     ] = False,
 ) -> None:
     """Train a sweep; run again, it goes on where it stopped."""
-    from rich.console import Console
-
     import sparseae
-    from sparseae import paths
     from sparseae.cli._view import RunView
     from sparseae.errors import RequestError
     from sparseae.sweep.stop import interrupt
@@ -60,12 +54,13 @@ def run(
         raise RequestError("--address and --in-process exclude each other")
     _require_lasting(results)
     signal.signal(signal.SIGTERM, interrupt)
-    console = Console()
-    with RunView(console) as view:
+    console.on_lost.append(
+        lambda: console.complain("nobody reads what is printed any more; the sweep goes on")
+    )
+    with RunView(console.console()) as view:
         done = sparseae.run(
-            config,
+            sweep_of(config, set_values),
             results=results,
-            set_values=set_values or (),
             address=address,
             in_process=in_process,
             overwrite=overwrite,
@@ -79,20 +74,21 @@ def run(
             onward = f"goes on with {saved:,} from checkpoints, and begins the others anew"
         else:
             onward = "begins them anew: none had a checkpoint yet"
-        console.print(
+        console.say(
             f"Stopped with {unfinished:,} of {done.trials:,} trials unfinished. "
-            f"The same command {onward}.",
-            highlight=False,
+            f"The same command {onward}."
         )
         raise typer.Exit(130)
-    for part in _final(done.last):
-        console.print(part, highlight=False)
-    console.print(f"results: {paths.public(done.place)}", highlight=False, soft_wrap=True)
+    last = done.last
+    if not last.empty:
+        _print_final(last)
+    console.say(f"results: {paths.public(done.place)}")
     if done.failed:
-        console.print(
-            f"[red]{len(done.failed):,} of {done.trials:,} trials failed[/]: "
-            f"{next(iter(done.failed.values()))}. The same command tries them again.",
-            highlight=False,
+        reason = " ".join(next(iter(done.failed.values())).split())
+        console.say(
+            f"{len(done.failed):,} of {done.trials:,} trials failed: {reason}. "
+            "The same command tries them again.",
+            "red",
         )
         raise typer.Exit(1)
 
@@ -108,11 +104,8 @@ def _require_lasting(results: str) -> None:
         )
 
 
-def _final(frame: pd.DataFrame) -> Iterator[Table | str]:
+def _print_final(frame: pd.DataFrame) -> None:
     """Final activation fractions by model, activation and sigma2; means over the seeds."""
-    from rich import box
-    from rich.table import Table
-
     last = frame.loc[frame.groupby("trial_id")["epoch"].idxmax()]
     wide = last.pivot_table(
         index=["dataset", "constraint", "activation", "model"],
@@ -122,17 +115,12 @@ def _final(frame: pd.DataFrame) -> Iterator[Table | str]:
     )
     digits = 3 if len(wide.columns) <= _WIDE else 2
     for (dataset, constraint), rows in wide.head(_TABLE_ROWS).groupby(level=[0, 1]):
-        table = Table(
-            title=f"{dataset}, {constraint}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
-            title_justify="left", title_style="bold",
-        )  # fmt: skip
-        table.add_column("sigma2", no_wrap=True)
-        for sigma2 in wide.columns:
-            table.add_column(f"{sigma2:g}", justify="right", no_wrap=True)
-        for (_, _, activation, model), values in rows.iterrows():  # type: ignore[misc]
-            cells = ["-" if value != value else f"{value:.{digits}f}" for value in values]
-            table.add_row(f"{activation} {model}", *cells)
-        yield table
+        columns = [("sigma2", "left"), *((f"{sigma2:g}", "right") for sigma2 in wide.columns)]
+        cells = [
+            [f"{activation} {model}", *("-" if v != v else f"{v:.{digits}f}" for v in values)]
+            for (_, _, activation, model), values in rows.iterrows()  # type: ignore[misc]
+        ]
+        console.table(columns, cells, title=f"{dataset}, {constraint}", boxed=True)
     seeds = last["seed"].nunique()
     diverged = int((last["status"] == "diverged").sum())
     words = ["Final activation fractions" + (f", means over {seeds} seeds" if seeds > 1 else "")]
@@ -140,4 +128,4 @@ def _final(frame: pd.DataFrame) -> Iterator[Table | str]:
         words.append(f"{diverged:,} diverged trials left out")
     if len(wide) > _TABLE_ROWS:
         words.append(f"the first {_TABLE_ROWS} of {len(wide)} curves (sparseae analyze has all)")
-    yield "; ".join(words) + "."
+    console.say("; ".join(words) + ".")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseae import paths
+from sparseae.cli import _console as console
 from sparseae.cli import app
+from sparseae.cli._source import Config, SetValues, sweep_of
 
 if TYPE_CHECKING:
     from sparseae.cluster.jobs import Jobs, SweepJob
@@ -27,7 +29,7 @@ Name = Annotated[str, typer.Argument(help="Of the job, or of its sweep.")]
 
 @app.command()
 def submit(
-    config: Annotated[Path, typer.Argument(help="YAML file of the sweep.")],
+    config: Config,
     address: Address,
     results: Annotated[
         str | None,
@@ -36,10 +38,7 @@ def submit(
             "default: what the cluster was started with (SPARSEAE_RESULTS)."
         ),
     ] = None,
-    set_values: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the configuration, repeatable."),
-    ] = None,
+    set_values: SetValues = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete what a sweep of this name left before.")
     ] = False,
@@ -48,16 +47,16 @@ def submit(
     ] = False,
 ) -> None:
     """Run a sweep on a cluster; it goes on without this machine."""
-    from sparseae.sweep.config import Sweep
-
-    sweep = Sweep.load(config, set_values or ())
+    sweep = sweep_of(config, set_values)
+    if results is not None:
+        results = paths.checked(results, "--results")
     jobs = jobs_at(address)
     job, attached = jobs.submit(sweep, results, overwrite)
-    typer.echo(f"{job.name}: runs already" if attached else f"{job.name}: submitted")
+    console.say(f"{job.name}: runs already" if attached else f"{job.name}: submitted")
     if follow:
         _follow(jobs, job)
     elif not attached:
-        typer.echo(f"sparseae status {job.name} --address {jobs.address}")
+        console.say(f"sparseae status {job.name} --address {jobs.address}")
 
 
 @app.command()
@@ -68,30 +67,25 @@ def status(
     ] = None,
 ) -> None:
     """Show how far the sweeps of a cluster are."""
-    from rich.console import Console
-    from rich.table import Table
-
     jobs = jobs_at(address)
-    console = Console()
     if name is not None:
         _print_one(jobs, jobs.find(name))
         return
     known = jobs.every()
     if not known:
-        console.print("no sweep has been submitted to this cluster", highlight=False)
+        console.say("no sweep has been submitted to this cluster")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("job", "state", "trials", "epochs", "done", "started", "owner"):
-        number = column in ("trials", "epochs", "done")
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    columns = [("job", "left"), ("state", "left")]
+    columns += [(name, "right") for name in ("trials", "epochs", "done")]
+    rows = []
     for job in known:
         far = jobs.progress(job)
         cells = ["", "", ""]
         if far is not None:
             cells = [f"{far.trials:,}/{far.trials_total:,}", f"{far.epochs:,}/{far.epochs_total:,}"]
             cells.append(f"{far.share:.0%}")
-        table.add_row(job.name, job.state, *cells, _clock(job.started), job.owner)
-    console.print(table, highlight=False)
+        rows.append([job.name, job.state, *cells, _clock(job.started), job.owner])
+    console.table([*columns, ("started", "left"), ("owner", "left")], rows)
 
 
 @app.command()
@@ -106,7 +100,7 @@ def logs(
     if follow:
         _follow(jobs, job)
     else:
-        typer.echo(jobs.log(job), nl=False)
+        console.write(jobs.log(job))
 
 
 @app.command()
@@ -115,11 +109,11 @@ def stop(name: Name, address: Address) -> None:
     jobs = jobs_at(address)
     job = jobs.find(name)
     if not job.live:
-        typer.echo(f"{job.name}: {job.state} already")
+        console.say(f"{job.name}: {job.state} already")
         return
     job = jobs.stop(job)
     _print_one(jobs, job)
-    typer.echo("submit the same sweep again, and it goes on from here")
+    console.say("submit the same sweep again, and it goes on from here")
 
 
 def jobs_at(address: str) -> Jobs:
@@ -138,26 +132,27 @@ def _print_one(jobs: Jobs, job: SweepJob) -> None:
     from sparseae.sweep.progress import Progress
 
     far = jobs.progress(job)
-    typer.echo(f"{job.name}: {job.state}" + (f", {far}" if far else ""))
+    console.say(f"{job.name}: {job.state}" + (f", {far}" if far else ""))
     if job.owner:
-        typer.echo(f"submitted by {job.owner}")
+        console.say(f"submitted by {job.owner}")
     if job.started:
         end = job.ended or time.time()
         words = "for" if job.live else "took"
-        typer.echo(f"started {_clock(job.started)}, {words} {_duration(end - job.started)}")
+        console.say(f"started {_clock(job.started)}, {words} {_duration(end - job.started)}")
     last = last_line(jobs.log(job), "")
     if (job.live or job.state == "failed") and last and Progress.last_of(last) is None:
-        typer.echo(last)
+        console.say(last)
 
 
 def _follow(jobs: Jobs, job: SweepJob) -> None:
     """Show a job to its end; leave with its own exit status."""
     try:
-        job = jobs.follow(job, lambda text: typer.echo(text, nl=False))
+        job = jobs.follow(job, console.write)
     except KeyboardInterrupt:
-        typer.echo(f"\nno longer followed; it goes on: sparseae status {job.name}")
+        console.say()
+        console.say(f"no longer followed; it goes on: sparseae status {job.name}")
         raise typer.Exit(130) from None
-    typer.echo(f"{job.name}: {job.state}")
+    console.say(f"{job.name}: {job.state}")
     if job.state != "succeeded":
         raise typer.Exit(job.exit_code or 1)
 

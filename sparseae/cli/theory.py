@@ -7,40 +7,37 @@ from typing import Annotated
 
 import typer
 
+from sparseae.cli import _console as console
 from sparseae.cli import app
 
 
 @app.command()
 def theory(
-    output: Annotated[Path, typer.Option(help="Folder of the figures.")] = Path("results/theory"),
+    output: Annotated[str, typer.Option(help="Folder of the figures.")] = "results/theory",
 ) -> None:
     """Check lemma 1, theorems 1 to 3, the remarks and the corollaries' signs; draw each."""
     import torch
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
+    from sparseae import paths
     from sparseae.analysis import plot
     from sparseae.errors import RequestError
     from sparseae.theory import checks
 
+    folder = Path(paths.absolute(output, "--output"))
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"{output}: cannot be written: {error.strerror}") from None
     torch.set_num_threads(1)  # small matrices
-    console = Console()
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("", "claim", "found"):
-        table.add_column(column, overflow="fold")
+    rows = []
     failed = 0
     for check in checks.run():
-        plot.save(plot.check_figure(check), output / f"{check.name}.png")
+        plot.save(plot.check_figure(check), folder / f"{check.name}.png")
         failed += not check.passed
-        word = "[green]holds[/]" if check.passed else "[red]does not hold[/]"
-        table.add_row(f"{check.section}\n{word}", escape(check.claim), escape(check.evidence))
-    console.print(table)
-    console.print(f"figures: {output}", highlight=False)
+        word = ("holds", "green") if check.passed else ("does not hold", "red")
+        rows.append([Text.assemble(f"{check.section}\n", word), check.claim, check.evidence])
+    console.table([("", "fold"), ("claim", "fold"), ("found", "fold")], rows, boxed=True)
+    console.say(f"figures: {output}")
     if failed:
         raise typer.Exit(1)

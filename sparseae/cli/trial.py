@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml  # the value of --set is YAML
 
+from sparseae.cli import _console as console
+
 #: A trial_id; no prediction is called so.
 PATTERN = re.compile(r"[0-9a-f]{16}")
 
@@ -22,8 +24,6 @@ def show(place: str, trial_id: str, filters: Path | None) -> None:
     Raises:
         RequestError: if the sweep has no such trial.
     """
-    from rich.console import Console
-
     from sparseae.analysis import plot
     from sparseae.errors import RequestError, nearest
     from sparseae.results import load
@@ -33,30 +33,26 @@ def show(place: str, trial_id: str, filters: Path | None) -> None:
     if rows.empty:
         known = frame["trial_id"].unique()
         raise RequestError(f"{place}: no trial {trial_id}; {nearest(trial_id, known[:5], known)}")
-    console = Console()
     for line in _lines(rows.iloc[-1].to_dict()):
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(_table(rows))
+        console.say(line)
+    console.console().print(_table(rows))
     for command in _commands(place, rows.iloc[-1].to_dict()):
-        console.print(command, highlight=False, soft_wrap=True, markup=False)
+        console.say(command)
     if filters is not None:
         from sparseae import load_model
 
         plot.save(load_model(place, trial_id).filters(), filters)
-        console.print(f"filters: {filters}", highlight=False, soft_wrap=True)
+        console.say(f"filters: {filters}")
 
 
 def _lines(row: Mapping[str, Any]) -> Iterator[str]:
-    from rich.markup import escape
-
     from sparseae.model.trial import AXES, DEFAULTS
 
-    yield f"[bold]{row['trial_id']}[/] of {escape(row['sweep'])}: " + escape(
-        ", ".join(f"{axis} {row[axis]}" for axis in AXES)
-    )
+    axes = ", ".join(f"{axis} {row[axis]}" for axis in AXES)
+    yield f"{row['trial_id']} of {row['sweep']}: {axes}"
     keys = {key: row[key] for key in DEFAULTS if row.get(key) == row.get(key) and key in row}
-    yield escape(", ".join(f"{key} {value}" for key, value in keys.items()))
-    yield f"on {escape(str(row['device']))}"
+    yield ", ".join(f"{key} {value}" for key, value in keys.items())
+    yield f"on {row['device']}"
 
 
 def _commands(place: str, row: Mapping[str, Any]) -> Iterator[str]:

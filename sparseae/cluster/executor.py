@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparseae.sweep.caller import as_it_was
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.job import Job
 
@@ -22,7 +23,7 @@ class OnRay:
     def execute(self, job: Job) -> None:
         from sparseae.cluster.connection import Connection
 
-        with Connection(self._address) as connection:
+        with as_it_was(), Connection(self._address) as connection:  # of Ray's loggers too
             from sparseae.cluster.tune import execute  # while Ray starts
 
             execute(job, connection)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from sparseae.cluster.connection import Connection, environment  # isort: skip (before Ray)
 
 import ray
 import yaml
@@ -22,10 +21,12 @@ from ray.tune.search import Searcher
 from ray.tune.search.search_generator import SearchGenerator
 
 from sparseae.cluster.attempts import Attempts
+from sparseae.cluster.connection import Connection, blamed, environment
 from sparseae.cluster.placement import Cluster, Placement, nodes_of, place
 from sparseae.cluster.ray_internals import prompt_tune
 from sparseae.cluster.watching import Metrics
 from sparseae.cluster.worker import Packed, Shared, StackTrainable
+from sparseae.errors import RequestError, last_line
 from sparseae.model.trial import AXES
 from sparseae.sweep.checkpoints import CHECKPOINTS
 from sparseae.sweep.config import Sweep
@@ -161,7 +162,12 @@ def _config(task: Task, sweep: Sweep) -> dict[str, Any]:
 def execute(job: Job, connection: Connection) -> None:
     """Train the tasks of a job with the Ray of a connection."""
     connection.wait()
-    _fit(job, connection)
+    try:
+        _fit(job, connection)
+    except (ValueError, TypeError) as error:
+        if reason := blamed(last_line(error)):
+            raise RequestError(f"Ray Tune: {reason}") from None
+        raise
 
 
 def look(address: str | None) -> Cluster:
@@ -284,5 +290,6 @@ def _tune_as_we_need_it(placement: Placement) -> Iterator[None]:
 
 
 def _name(trial: TuneTrial) -> str:
+    """A name that any filesystem takes: a data set's may be as long as one can be."""
     words = [str(trial.config[axis]) for axis in AXES if isinstance(trial.config[axis], str)]
-    return "_".join(word.rsplit("/", 1)[-1] for word in words)
+    return "_".join(re.sub(r"[^\w.+-]", "-", w.rsplit("/", 1)[-1], flags=re.A)[:40] for w in words)

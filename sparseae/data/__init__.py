@@ -5,7 +5,7 @@ A new one is a class that derives from `Source`, in a file that is imported here
 
 from __future__ import annotations
 
-import reprlib
+import os
 
 from sparseae.data.cifar10 import CIFAR10
 from sparseae.data.dataset import SOURCES, Dataset, Source, held_out
@@ -14,7 +14,7 @@ from sparseae.data.gaussian import Gaussian
 from sparseae.data.matrix import Matrix
 from sparseae.data.mnist import MNIST
 from sparseae.data.photo_patches import PhotoPatches
-from sparseae.errors import RequestError, nearest
+from sparseae.errors import RequestError, named, nearest, shown
 
 __all__ = [
     "CIFAR10",
@@ -41,12 +41,13 @@ def source(name: str) -> Source:
     """
     if name in SOURCES:
         return SOURCES[name]()
-    if "/" in name or name.endswith((".npy", ".parquet")):
+    if "/" in name or name.startswith("~") or name.endswith((".npy", ".parquet")):
         return Matrix(name)
-    raise RequestError(
-        f"unknown data set {reprlib.repr(name)}; {nearest(name, SOURCES)} "
-        "(or the path of a .npy or .parquet)"
-    )
+    known = nearest(name, SOURCES)
+    hint = f"{known} (or the path of a .npy or .parquet)"
+    if name and os.path.exists(name):
+        hint = f"the file or folder here is ./{named(name)}"
+    raise RequestError(f"unknown data set {shown(name)}; {hint}")
 
 
 def check(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ class Source(ABC):
     about: ClassVar[str]
     #: Added to the standard deviation before dividing by it (footnote 2), in the samples' units.
     soften: ClassVar[float] = 0.0
+    #: Whether it is whitened as it is drawn.
+    whitens: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         if "name" in cls.__dict__:
@@ -108,7 +111,41 @@ class Source(ABC):
         gaussian_inputs: int,
         holdout: float = 0.0,
     ) -> Dataset:
-        """Load, hold samples out, standardize, then whiten where asked."""
+        """Load, hold samples out, standardize, then whiten where asked.
+
+        Raises:
+            RequestError: also where this machine has no memory for it.
+        """
+        rows, inputs = self.shape(samples, gaussian_inputs)
+        needed = self.memory(samples, gaussian_inputs, whiten=whiten)
+        if needed > (free := available_memory()):
+            what = f"to whiten {inputs:,} inputs" if self.whitens or whiten else "to prepare"
+            raise RequestError(
+                f"{self.name}: {rows:,} x {inputs:,}: {what} takes {needed / 1e9:,.0f} GB of "
+                f"memory, and {free / 1e9:,.0f} GB are free: take fewer samples or inputs"
+            )
+        try:
+            return self._prepared(samples, whiten, data_seed, gaussian_inputs, holdout)
+        except MemoryError as error:
+            reason = " ".join(str(error).split())
+            raise RequestError(
+                f"{self.name}: {rows:,} x {inputs:,} does not fit into memory ({reason}): take "
+                "fewer samples or inputs"
+            ) from None
+
+    def memory(self, samples: int, gaussian_inputs: int, *, whiten: bool) -> int:
+        """Bytes that `prepare` takes at its peak.
+
+        The samples as they come and prepared, 12 a value; to whiten, the covariance, the
+        eigenvectors, the routine's own two and the product, (n, n) float64 each.
+        """
+        rows, inputs = self.shape(samples, gaussian_inputs)
+        whitening = 5 * 8 * inputs**2 if whiten or self.whitens else 0
+        return 12 * rows * inputs + whitening
+
+    def _prepared(
+        self, samples: int, whiten: bool, data_seed: int, gaussian_inputs: int, holdout: float
+    ) -> Dataset:
         raw = self.load(samples, data_seed, gaussian_inputs)
         x, description, details = raw.x, raw.description, dict(raw.details)
         if holdout:
@@ -145,6 +182,30 @@ class Source(ABC):
 
 #: Every named data set.
 SOURCES: dict[str, type[Source]] = {}
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process may still take: of the machine, and of its container."""
+    free = [sys.maxsize]
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            free.append(int(line.split()[1]) * 1024)
+    for most, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes",
+         "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):  # fmt: skip
+        limit, taken = "".join(_lines(most)).strip(), "".join(_lines(used)).strip()
+        if limit.isdecimal() and taken.isdecimal():
+            free.append(max(0, int(limit) - int(taken)))
+    return min(free)
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text().splitlines()
+    except OSError:
+        return []
 
 
 def held_out(samples: int, share: float, name: str) -> int:

@@ -12,6 +12,7 @@ class Gaussian(Source):
     """Gaussian noise whose sample mean is 0 and whose sample covariance is I."""
 
     name = "gaussian"
+    whitens = True
     about = "white noise: Assumption 1 holds exactly; any size (gaussian_inputs)"
 
     def shape(self, samples: int, gaussian_inputs: int) -> tuple[int, int]:

@@ -268,7 +268,11 @@ def _compiler() -> list[str] | None:
 
 def _cache() -> Path:
     """Where pooch puts the data sets, said without pooch: the numerics need torch alone."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparseae"
+    if own := os.environ.get("XDG_CACHE_HOME"):
+        return Path(own) / "sparseae"
+    if not Path.home().is_dir():
+        raise FileNotFoundError(f"{Path.home()}: there is no such home, and none is made")
+    return Path.home() / ".cache" / "sparseae"
 
 
 @torch.inference_mode()

@@ -312,4 +312,4 @@ def _scale(squares, least, most):
     """What brings a row of this squared length within the bounds; a row of zeros stays."""
     norm = tl.sqrt(squares)
     length = tl.where(norm < least, least, tl.where(norm > most, most, norm))
-    return tl.where(norm == 0, 1.0, length / norm)
+    return tl.where(norm == 0, 1.0, length / tl.where(norm == 0, 1.0, norm))

@@ -1,4 +1,4 @@
-/* A training step on a CPU as loops in C; sparseae/compiled.py compiles and calls them.
+/* A training step on a CPU as loops in C; c.py compiles and calls them.
  *
  * REAL is float (and INTEGER int) or double (and long long). The order of every sum is fixed, and a
  * product with a sum is one operation wherever it can be (-ffp-contract=fast with FMA), so that the

@@ -175,7 +175,7 @@ def configuration_of(location: Location) -> dict[str, Any] | None:
         configuration = yaml.safe_load(file.read_bytes())
     except (yaml.YAMLError, OSError, ValueError) as error:
         raise RequestError(f"{file}: cannot be read: {first_line(error)}") from None
-    if not isinstance(configuration, dict) or not {"name", "space"} <= configuration.keys():
+    if not isinstance(configuration, dict) or "name" not in configuration:
         raise RequestError(f"{file}: is not what a sweep wrote: put back what it was")
     return configuration
 

@@ -67,18 +67,23 @@ RANGES: dict[str, Any] = {
 }
 
 
-def _value_types() -> dict[str, TypeAdapter]:
-    """How one value of each axis and training key is checked."""
+def _value_types() -> dict[str, Any]:
+    """The type of one value of each axis and training key."""
     types: dict[str, Any] = dict.fromkeys(AXES, Word)
     types["sigma2"] = Annotated[Number, Field(ge=0)]
     types["seed"] = Annotated[Whole, Field(ge=0)]
     for key, kind in TRAINING_TYPES.items():
         base = _KINDS[kind]
         types[key] = Annotated[base, RANGES[key]] if key in RANGES else base
-    return {key: TypeAdapter(kind) for key, kind in types.items()}
+    return types
 
 
-_VALUES = _value_types()
+#: The types, and what checks a value of them.
+VALUES = _value_types()
+_VALUES = {key: TypeAdapter(kind) for key, kind in VALUES.items()}
+
+#: A sweep's name, which is a folder's.
+NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 
 #: What an entry of ``overrides`` has.
 OVERRIDE = ("when", "training")
@@ -157,7 +162,7 @@ def name_of(value: object) -> str:
         raise RequestError("name: is missing")
     if not isinstance(value, str):
         raise RequestError(f"name: must be text (quote it), not {shown(value)}")
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value):
+    if not re.fullmatch(NAME, value):
         raise RequestError(
             f"name: must be letters, digits, '.', '_' and '-' (it names a folder), "
             f"not {shown(value)}"

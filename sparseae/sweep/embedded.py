@@ -42,7 +42,8 @@ def about(name: str) -> str:
     """What its comment says, to the end of the first sentence."""
     lines = path(name).read_text(encoding="utf-8").splitlines()
     comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
-    text = " ".join(line.lstrip("# ") for line in comment)
+    said = (line.lstrip("# ") for line in comment)
+    text = " ".join(line for line in said if not line.startswith("yaml-language-server"))
     return re.split(r"(?<=[.?]) (?=[A-Z\d])", text)[0].rstrip(".")
 
 

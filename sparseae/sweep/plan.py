@@ -20,6 +20,7 @@ from sparseae.engine.minibatches import NOISE_BYTES
 from sparseae.engine.stack import Stack
 from sparseae.model.trial import TRAINING_TYPES, Trial
 from sparseae.sweep.config import Sweep
+from sparseae.sweep.preparation import Preparation
 from sparseae.sweep.routines import shape_of
 
 #: Pieces are cut until the longest worker has at most this much more than its share of the work.
@@ -192,6 +193,7 @@ class Plan:
     epochs: int
     samples: int  # trained, over all trials and epochs
     largest_memory: int  # bytes of the largest Tune trial, of the card where it is on a GPU
+    preparation_memory: int  # bytes, before training, of the data set that takes most
     flops: float
     seconds: float | None  # estimated, with `rate` on each worker; None on GPUs
     rate: float | None  # FLOP/s of one core, training and measuring, measured
@@ -219,6 +221,7 @@ def make_plan(sweep: Sweep, workers: int, *, gpu: bool = False) -> Plan:
         epochs=sum(t.training.epochs for t in trials),
         samples=sum(n * t.training.epochs for (n, _), stack in shapes for t in stack),
         largest_memory=max(map(gpu_memory if gpu else memory, pieces)),
+        preparation_memory=max(p.memory for p in set(map(Preparation.of, trials))),
         flops=flops,
         seconds=seconds,
         rate=rate,

@@ -47,6 +47,13 @@ class Preparation:
             parts.append(f"holdout={self.holdout:g}")
         return f"{self.dataset} ({', '.join(parts)})"
 
+    @property
+    def memory(self) -> int:
+        """Bytes that preparing it takes."""
+        return data.source(self.dataset).memory(
+            self.samples, self.gaussian_inputs, whiten=self.whiten
+        )
+
     def prepare(self) -> data.Dataset:
         """Load and prepare it.
 

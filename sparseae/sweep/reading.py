@@ -22,7 +22,7 @@ from sparseae.errors import RequestError, named, shown
 from sparseae.sweep import embedded
 
 #: A configuration is a page of text, and 256 KiB are seconds of parsing: more is a mistake.
-_MOST_BYTES = 256 << 10
+MOST_BYTES = 256 << 10
 #: And a list of so many values: listing as many trials took 14 s and half a gigabyte.
 _MOST_VALUES = 1_000_000
 
@@ -77,7 +77,7 @@ class _Loader(yaml.SafeLoader):
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
-        if node is not None and _written_out(node, {}) > _MOST_BYTES:
+        if node is not None and _written_out(node, {}) > MOST_BYTES:
             raise yaml.YAMLError("its aliases stand for more than a configuration can hold")
         return node
 
@@ -184,7 +184,7 @@ def read(place: str | os.PathLike[str]) -> Any:
     path = paths.checked(place, "CONFIG")
     try:
         with open(path, "rb") as stream:
-            text = stream.read(_MOST_BYTES + 1)
+            text = stream.read(MOST_BYTES + 1)
     except OSError as error:
         reason = error.strerror or error
         stem = Path(path).stem
@@ -201,8 +201,8 @@ def parse(text: str | bytes, origin: str) -> Any:
     Raises:
         RequestError: in one line, with ``origin`` and the place.
     """
-    if len(text) > _MOST_BYTES:
-        raise RequestError(f"{named(origin)}: is over {_MOST_BYTES >> 10} KiB: no configuration")
+    if len(text) > MOST_BYTES:
+        raise RequestError(f"{named(origin)}: is over {MOST_BYTES >> 10} KiB: no configuration")
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:

@@ -127,6 +127,15 @@ def test_mdae_equals_cae_where_their_difference_is_shown_to_be_small():
         assert found["mdae-equals-cae", "digits"] == verdict
 
 
+def test_curves_at_different_epochs_are_not_compared():
+    frames = [curve("flat"), curve("flat", model="mdae", epochs=20), control(),
+              curve("flat", model="dae2", epochs=20),
+              curve("flat", model="dae", constraint="none", epochs=4)]  # fmt: skip
+    found = rows(*frames)
+    for name in ("mdae-equals-cae", "kink-explains", "constraint-sparser"):
+        assert found.loc[(name, "digits"), "needs"] == "epochs"
+
+
 def test_the_floor_needs_to_be_shown():
     """Above 0.1, but still falling, or within the noise."""
     floor = ("free-weights-floor", "digits")

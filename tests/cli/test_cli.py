@@ -71,7 +71,7 @@ def test_a_wrong_request_is_one_line_and_exit_2(tmp_path, arguments, words):
 def test_plan_says_what_would_run_and_trains_nothing(tmp_path):
     done = sparseae("plan", QUICKSTART, cwd=tmp_path)
     assert done.returncode == 0
-    assert re.search(r"trials +144", done.stdout)
+    assert re.search(r"trials +240", done.stdout)
     assert list(tmp_path.iterdir()) == []
 
 

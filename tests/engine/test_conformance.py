@@ -191,6 +191,7 @@ FUSED = [
 WITHOUT_TRITON = BACKENDS["triton"].missing(torch.device("cpu"), torch.float64)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of lanes that are masked
 @pytest.mark.skipif(WITHOUT_TRITON is not None, reason=str(WITHOUT_TRITON))
 @pytest.mark.parametrize(("model", "activation", "constraint"), FUSED)
 def test_the_fused_kernels_steps_are_the_references(model, activation, constraint):

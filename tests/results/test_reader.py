@@ -1,6 +1,7 @@
 """Reading results: several files and folders as one table, and one line for what cannot be read."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -156,3 +157,48 @@ def test_weights(tmp_path):
 def test_units_before_any_trial_has_finished(tmp_path):
     write(tmp_path / "s")
     assert "units" in refused(tmp_path / "s", call=sparseae.load_units)
+
+
+def test_a_part_that_was_copied_counts_once(tmp_path):
+    write(tmp_path / "s", seeds=(0, 1))
+    whole = sparseae.load(tmp_path / "s")
+    part = next((tmp_path / "s" / "epochs").glob("*.parquet"))
+    for name in ("part (conflicted copy 2026-01-01).parquet", "part (1).parquet"):
+        shutil.copy(part, part.parent / name)
+    pd.testing.assert_frame_equal(content(sparseae.load(tmp_path / "s")), content(whole))
+    shutil.copytree(tmp_path / "s", tmp_path / "s (copy)")
+    pd.testing.assert_frame_equal(content(sparseae.load(tmp_path)), content(whole))
+    units = part.parents[1] / "units"
+    units.mkdir()
+    for name in ("a", "a (1)"):
+        table = pa.table(
+            {"trial_id": ["x", "x"], "unit": [0, 1], "activation_fraction": [0.1, 0.2]}
+        )
+        pq.write_table(table, units / f"{name}.parquet")
+    assert len(sparseae.load_units(tmp_path / "s")) == 2
+
+
+def content(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.sort_values(["trial_id", "epoch"], ignore_index=True)
+
+
+@pytest.mark.parametrize("name", ["epochs", "units", "weights", "checkpoints", "report"])
+def test_a_sweep_may_be_called_as_a_folder_in_it(tmp_path, name):
+    write(tmp_path / name, seeds=(0, 1))
+    write(tmp_path / "other", seeds=(2,))
+    assert set(sparseae.load(tmp_path)["seed"]) == {0, 1, 2}
+    assert set(sparseae.load(tmp_path / name)["seed"]) == {0, 1}
+
+
+@pytest.mark.parametrize("text", ["[", "- 1", "", "name: !!binary x", "\x00"])
+def test_a_record_that_is_none_is_one_line(tmp_path, text):
+    write(tmp_path / "s")
+    (tmp_path / "s" / "sweep.yaml").write_text(text)
+    with pytest.raises(RequestError, match=r"sweep\.yaml: (cannot be read|is not what)") as caught:
+        provenance(tmp_path / "s")
+    assert "overwrite" not in str(caught.value)
+
+
+def test_no_folder_at_all_is_refused():
+    with pytest.raises(RequestError, match="name at least one folder"):
+        sparseae.load([])

@@ -1,11 +1,19 @@
 """Configurations: what they mean, and that what is wrong is refused in one line."""
 
+import enum
 import itertools
 import json
 import re
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,6 +105,65 @@ def test_of_an_axis_of_epochs_the_longest_stays():
     sweep = Sweep.load(in_space(epochs=[3, 5, 2]))
     assert {t.training.epochs for t in sweep.trials()} == {5}
     assert sweep.merged == 32
+
+
+PYTHONS = {
+    "numpy array": np.array([0.0, 0.25]),
+    "numpy scalars": [np.float64(0), np.float64(0.25)],
+    "series": pd.Series([0, 0.25]),
+    "index": pd.Index([0, 0.25]),
+    "tensor": torch.tensor([0, 0.25]),
+    "tuple": (0, 0.25),
+    "set": {0.25, 0},
+    "generator": (k / 4 for k in range(2)),
+    "view": {0: "a", 0.25: "b"}.keys(),
+    "fractions": [Fraction(0), Fraction(1, 4)],
+    "decimals": [Decimal(0), Decimal("0.25")],
+    "arrow": pa.array([0, 0.25]),
+}
+
+
+@pytest.mark.parametrize("kind", PYTHONS)
+def test_values_of_python_programs_are_what_their_lists_are(kind):
+    sweep = Sweep.load(in_space(sigma2=PYTHONS[kind]))
+    assert sweep == Sweep.load(in_space(sigma2=[0, 0.25]))
+    assert sweep.trials()[0].trial_id == Sweep.load(BASE).trials()[0].trial_id
+    assert Sweep.load(yaml.safe_load(sweep.text())) == sweep
+
+
+def test_scalars_ranges_paths_and_names_of_python_programs(tmp_path):
+    class Model(enum.StrEnum):
+        DAE = "dae"
+
+    np.save(tmp_path / "x.npy", np.eye(4))
+    sweep = Sweep.load(
+        {
+            "name": np.str_("small"),
+            "space": MappingProxyType({
+                "model": Model.DAE, "activation": np.array(["relu"]), "sigma2": np.float32(0.25),
+                "dataset": tmp_path / "x.npy", "seed": range(3),
+            }),
+            "training": {"epochs": np.int64(2), "hidden_units": np.array(16), "whiten": np.True_},
+            "keep_weights": np.bool_(True),
+        }
+    )  # fmt: skip
+    assert sweep.space["seed"] == (0, 1, 2)
+    assert sweep.space["dataset"] == (str(tmp_path / "x.npy"),)
+    assert sweep.training["whiten"] is True
+    assert yaml.safe_load(sweep.text()) == sweep.resolved()
+
+
+def test_a_list_without_an_end_is_refused():
+    with pytest.raises(RequestError, match="more than 1,000,000 values"):
+        Sweep.load(in_space(seed=itertools.count()))
+    around: list = []
+    around.append(around)
+    with pytest.raises(RequestError, match="nested too deeply"):
+        Sweep.load(in_space(seed=around))
+
+
+def test_one_set_needs_no_list():
+    assert Sweep.load(BASE, "training.epochs=7").training["epochs"] == 7
 
 
 def test_minus_zero_is_zero():

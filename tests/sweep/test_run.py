@@ -337,6 +337,37 @@ def test_a_failing_stack_leaves_the_others_going_on(tmp_path, monkeypatch):
     assert len(results.frame) == 4 * 4
 
 
+def test_where_every_trial_failed_there_is_an_empty_table(tmp_path, monkeypatch):
+    def fail(piece):
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(in_process.Piece, "advance", fail)
+    results = run(tmp_path)
+    assert len(results.failed) == 8
+    frame = results.frame
+    assert frame.empty
+    assert set(frame.columns) == {f.name for f in EPOCH_FIELDS} | set(TRAINING_TYPES)
+
+
+def test_data_that_moved_are_named_and_nobody_is_told_to_overwrite(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((60, 5)))
+    run(tmp_path, f"space.dataset=[{tmp_path / 'x.npy'}]")
+    (tmp_path / "x.npy").rename(tmp_path / "y.npy")
+    with pytest.raises(RequestError, match=r"x\.npy: there is no such file") as caught:
+        run(tmp_path, f"space.dataset=[{tmp_path / 'x.npy'}]")
+    assert "overwrite" not in str(caught.value)
+    with pytest.raises(RequestError, match=r"space.dataset: \['.*x\.npy'\] -> \['.*y\.npy'\]"):
+        run(tmp_path, f"space.dataset=[{tmp_path / 'y.npy'}]")
+
+
+def test_a_record_that_is_damaged_is_named_and_nobody_is_told_to_overwrite(tmp_path):
+    run(tmp_path)
+    (tmp_path / "results" / "small" / "sweep.yaml").write_text("[")
+    with pytest.raises(RequestError, match=r"sweep\.yaml: line 1: .* another name") as caught:
+        run(tmp_path)
+    assert "overwrite" not in str(caught.value)
+
+
 def test_kept_weights_are_read_back(tmp_path):
     results = run(tmp_path, "keep_weights=true", "space.model=[cae]")
     folder = tmp_path / "results" / "small"
