@@ -19,9 +19,9 @@ from sparseae.model.trial import Trial
 from sparseae.results import load
 from sparseae.results.location import Location
 from sparseae.results.reader import sweeps_in
+from sparseae.sweep.checkpoints import CHECKPOINTS
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.extension import ASKED, Addition, Pace, extended
-from sparseae.sweep.job import CHECKPOINTS
 from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
 
 if TYPE_CHECKING:
