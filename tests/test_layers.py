@@ -131,3 +131,9 @@ def test_what_is_light_stays_light(statement, heavy):
 @pytest.mark.parametrize("file", sorted(str(f.relative_to(ROOT)) for f in ROOT.rglob("*.py")))
 def test_no_file_is_too_long_to_read(file):
     assert len((ROOT / file).read_text().splitlines()) <= 500
+
+
+def test_no_two_files_of_tests_share_a_name():
+    """pytest would refuse to collect the second one."""
+    names = [file.name for file in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
