@@ -133,7 +133,7 @@ def test_no_file_is_too_long_to_read(file):
     assert len((ROOT / file).read_text().splitlines()) <= 500
 
 
-def test_no_two_files_of_tests_share_a_name():
-    """pytest would refuse to collect the second one."""
-    names = [file.name for file in Path(__file__).parent.rglob("test_*.py")]
-    assert sorted(names) == sorted(set(names))
+def test_every_folder_of_tests_is_a_package():
+    """Of two files with one name pytest would refuse to collect the second."""
+    folders = {file.parent for file in Path(__file__).parent.rglob("test_*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []

@@ -8,11 +8,11 @@ import tarfile
 import threading
 
 import pytest
-from small_files import batch, idx, put_batch, put_mnist
 
 from sparseae import data
 from sparseae.data import cifar10, files, mnist
 from sparseae.errors import RequestError
+from tests.data.small_files import batch, idx, put_batch, put_mnist
 
 
 def archive(*names: str) -> bytes:

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_files import refusal
 
 from sparseae import data
 from sparseae.data.dataset import standardized
 from sparseae.errors import RequestError
+from tests.data.small_files import refusal
 
 
 def test_a_matrix_is_the_same_from_either_format(tmp_path):

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits, load_sample_images
-from small_files import batch, idx, put_batch, put_mnist, refusal
 
 from sparseae import data
 from sparseae.data.dataset import patches
 from sparseae.data.mnist import read_idx_images
 from sparseae.errors import RequestError
+from tests.data.small_files import batch, idx, put_batch, put_mnist, refusal
 
 
 @pytest.mark.parametrize("whiten", [False, True])
