@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,8 +35,17 @@ def deadline(hours: float | None, note: Callable[[str], None]) -> Iterator[None]
         if not over.wait(_GRACE_SECONDS) and os.environ.get("SPARSEAE_IN_JOB"):
             os._exit(1)
 
+    # A shell starts what is to run in the background with Ctrl-C ignored, and ours with it.
+    deaf = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    )
+    if deaf:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=wait, name="max_hours", daemon=True).start()
     try:
         yield
     finally:
         over.set()
+        if deaf:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)

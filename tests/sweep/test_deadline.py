@@ -1,5 +1,7 @@
 """`max_hours`: a run stops by itself, as after Ctrl-C, and the same command goes on."""
 
+import signal
+
 import pytest
 
 import sparseae
@@ -24,7 +26,17 @@ class Listener(Observer):
         self.notes.append(message)
 
 
-def test_a_run_that_lasts_too_long_stops_and_keeps_its_rows(tmp_path):
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_run_that_lasts_too_long_stops_and_keeps_its_rows(tmp_path, ctrl_c):
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        _stops_and_goes_on(tmp_path)
+        assert signal.getsignal(signal.SIGINT) == ctrl_c
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stops_and_goes_on(tmp_path):
     heard = Listener()
     limited = SWEEP | {"max_hours": 2 / 3600}
     done = sparseae.run(limited, results=tmp_path, in_process=True, observer=heard)

@@ -474,6 +474,7 @@ def test_a_tune_trial_computes_with_as_many_threads_as_it_was_given_cpus(
             return given
 
     monkeypatch.setattr(ray, "get_runtime_context", Context)
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
     monkeypatch.setattr(StackTrainable, "_begin", lambda self, config: None)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
