@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 COLOURS = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
 
+#: Columns that the table needs.
+_NARROWEST = 60
+
 #: Data sets that have a column each; more are listed in words.
 _COLUMNS = 3
 
@@ -29,6 +32,8 @@ def print_summary(console: Console, statements: Statements, place: str) -> None:
         statements: each with its outcomes.
         place: of the results, for the commands that are named.
     """
+    # Narrower, the names would go: the terminal wraps these lines.
+    console.width = max(console.width, _NARROWEST)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")

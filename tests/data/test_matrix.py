@@ -109,7 +109,8 @@ def test_a_nan_is_refused_even_where_its_row_is_not_drawn(tmp_path):
     ("columns", "reason"),
     [
         ({"a": [1, 2], "b": ["x", "y"]}, "column 'b' is"),
-        ({"a": [[1.0], [2.0]]}, "column 'a' is list"),
+        ({"a": [[1.0], [2.0, 3.0]]}, "the lists of 'a' differ in length"),
+        ({"a": [["x"], ["y"]]}, "column 'a' is list"),
         ({"a": [1, 2], "b": [1, None]}, "row 1, column 1 is nan"),
         ({"a": [True, None]}, "row 1, column 0 is nan"),
         ({"a": pa.array([], pa.float64())}, "too small"),
@@ -145,7 +146,7 @@ def test_a_file_of_another_kind_is_named_before_anything_starts(tmp_path, name, 
 
 def test_a_folder_is_no_matrix(tmp_path):
     (tmp_path / "x.npy").mkdir()
-    assert "no such file" in refusal(str(tmp_path / "x.npy"))
+    assert "x.npy: is a folder without *.parquet" in refusal(str(tmp_path / "x.npy"))
 
 
 @pytest.fixture(scope="module", params=["npy", "parquet"])

@@ -41,7 +41,7 @@ def _stops_and_goes_on(tmp_path):
     limited = SWEEP | {"max_hours": 2 / 3600}
     done = sparseae.run(limited, results=tmp_path, in_process=True, observer=heard)
     assert done.interrupted
-    assert [note for note in heard.notes if note.startswith("max_hours: ")] == heard.notes[-1:]
+    assert len([note for note in heard.notes if note.startswith("max_hours: ")]) == 1
     first = load(tmp_path / "long")
     assert 0 < len(first) < 1_000_000
     # The limit is no part of what the sweep is: with another one it is not refused.
