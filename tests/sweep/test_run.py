@@ -346,7 +346,9 @@ def test_where_every_trial_failed_there_is_an_empty_table(tmp_path, monkeypatch)
     assert len(results.failed) == 8
     frame = results.frame
     assert frame.empty
-    assert set(frame.columns) == {f.name for f in (*EPOCH_FIELDS, *ADDED_FIELDS)} | set(TRAINING_TYPES)
+    assert set(frame.columns) == {f.name for f in (*EPOCH_FIELDS, *ADDED_FIELDS)} | set(
+        TRAINING_TYPES
+    )
 
 
 def test_data_that_moved_are_named_and_nobody_is_told_to_overwrite(tmp_path):
