@@ -18,10 +18,12 @@ _CONFIGURATION = "sweep.yaml"
 
 #: Every name that sparseae, or Tune for it, gives a file, from the sweep's folder.
 _OWN = re.compile(
-    r"sweep(\.source)?\.yaml | gemm\.json | (trends|verdicts)\.parquet"
+    r"(sweep(\.source)?|asked)\.yaml | (gemm|looks|next|watch-[a-z]+)\.json"
+    r"| (trends|verdicts)\.parquet"
     r"| (epochs|units)/(_unreadable-)?part-[^/]*\.parquet"
     r"| weights/[0-9a-f]{16}\.safetensors"
-    r"| report/(report\.html | (figure\d|epochs-|theory-|units-)[^/]*\.(png|svg))"
+    r"| report/(report\.html"
+    r"| (figure\d|explanations|(epochs|theory|units|filters|sigma2)-)[^/]*\.(png|svg))"
     r"| tensorboard/([^/]+/)*events\.out\.tfevents\.[^/]*"
     rf"| {CHECKPOINTS}/[^/]+/checkpoint_\d{{6}}/[^/]+"
     rf"| {CHECKPOINTS}/[^/]+/(error\.(txt|pkl) | params\.(json|pkl) | result\.json | progress\.csv"

@@ -36,12 +36,12 @@ from sparseae.sweep.provenance import git_commit, processor, versions
 from sparseae.sweep.routines import FILE, routine_of, shape_of
 
 #: Relative difference of a number of epoch 0, where sums of single precision alone can differ.
-#: Measured between an Intel CPU and an H200: 8e-7.
+#: Measured between an AMD EPYC and an H200: 8e-7.
 INITIAL = 1e-5
 
 #: Difference of activation fractions at any epoch. Between that CPU and the H200 (171 trials of
-#: 1,000 units on MNIST and CIFAR-10, 12 epochs) it was at most 0.0077, in the median 0.0003: trials
-#: that differ by less than 0.01 are equal to the analysis too.
+#: 1,000 units on MNIST and CIFAR-10, 12 epochs) it was at most 0.0077, in the median of an epoch
+#: at most 0.0003: trials that differ by less than 0.01 are equal to the analysis too.
 TOLERANCE = 0.01
 
 #: Columns that say where and how fast a row was made, or how far its trial was to go.

@@ -1,5 +1,7 @@
 """``--overwrite`` deletes what a sweep left, and nothing of anybody else's."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,16 @@ def test_nothing_of_a_sweeps_own_stays(tmp_path):
     clear(Location.of(place))
     assert files(place) == {".lock"}
     assert [f for f in place.iterdir() if f.is_dir()] == []
+
+
+def test_nothing_stays_of_what_later_commands_leave(tmp_path):
+    sparseae.run(SMALL | {"watch": ["tensorboard"]}, results=tmp_path, in_process=True)
+    place = tmp_path / "small"
+    command = [sys.executable, "-m", "sparseae"]
+    for words in (["analyze", place], ["report", place]):
+        subprocess.run([*command, *words], check=True, capture_output=True)
+    clear(Location.of(place))
+    assert files(place) <= {".lock"}
 
 
 @pytest.mark.parametrize("text", [None, "", "- a list", "{", "name: other\nspace: {}\ntraining: {}",
