@@ -230,7 +230,7 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
     stopped = site.do(f"sparseae stop far --address {ADDRESS}")
     assert stopped.stdout.startswith("far-2: stopped"), stopped
     log = site.do(f"sparseae logs far-2 --address {ADDRESS}").stdout
-    assert "goes on" not in log
+    assert "Stopped with" in log
     frame = load(results)
     assert not frame.duplicated(["trial_id", "epoch"]).any()
     kept = before.merge(frame, on=["trial_id", "epoch"])

@@ -184,7 +184,8 @@ def test_two_nodes_share_a_sweep_which_stops_is_requeued_and_ends(slurm):
 
 def test_a_cancelled_job_leaves_whole_rows_and_nothing_running(slurm):
     job = slurm.submit("gone", ENDLESS)
-    until(lambda: slurm.checkpoints("gone"))
+    # Rows are written every ten seconds: with a checkpoint alone there may be none yet.
+    until(lambda: slurm.checkpoints("gone") and slurm.rows("gone") is not None)
     slurm.do(f"scancel {job}")
     until(lambda: slurm.state(job) == "CANCELLED")
     until(lambda: "raylet" not in slurm.head.run("ps", "ax").stdout)
