@@ -38,6 +38,7 @@ def next_command(
 
     from sparseae.cli import _deciding
     from sparseae.errors import RequestError
+    from sparseae.sweep.stop import interrupt
 
     if address and in_process:
         raise RequestError("--address and --in-process exclude each other")
@@ -46,8 +47,7 @@ def next_command(
     if not run:
         _print(console, _deciding.propose(place, at_once), place)
         return
-    # As `sparseae run`: a cluster stops its jobs so.
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGTERM, interrupt)
 
     def show(proposals: list[Proposal]) -> None:
         _print(console, proposals, None)
