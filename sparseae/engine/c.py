@@ -28,7 +28,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class Compiled(Routine):
         self._gradient = function("gradient", *4 * pointer, *3 * count, number)
         self._update = function("update", *4 * pointer, *2 * count, *3 * pointer, *4 * [number])
         self._backward = function(
-            "backward", *5 * pointer, *2 * count, *flag, *4 * [number], *pointer
+            "backward", *5 * pointer, *2 * count, *flag, *4 * [number], *3 * pointer
         )
 
     def encode(self, x: Tensor, W: Tensor, b: Tensor | None, out: Tensor | None = None) -> Tensor:
@@ -176,27 +176,29 @@ class Compiled(Routine):
         self,
         dh: Tensor,
         h: Tensor,
-        slope: Polynomial | Gate,
+        slope: Polynomial | Gate | Tensor,
         out: Tensor,
         bend: float | Tensor = 0.0,
+        curvature: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """da = (dh + bend_j ds'/dh s') s'; the sums over the rows of da and of s'^2, (m,) each.
+        """da = (dh + bend_j s'') s'; the sums over the rows of da and of s'^2, (m,) each.
 
         Args:
             dh, h: gradient of the hidden values, and these, (rows, m), turned over.
-            slope: s' as a function of h.
+            slope: s' as a function of h, whose s'' is known; or s' itself, as h lies.
             out: (m, 2 rows), gets da^T and behind it h^T.
             bend: one number, or (m,).
+            curvature: s'' beside a slope that is a tensor, as h lies; None where it has no part.
         """
         rows, m = h.shape
         db, total = h.new_empty(2, m)
         several = isinstance(bend, Tensor)
-        polynomial = None if isinstance(slope, Gate) else slope
-        numbers = (0.0, 0.0, 0.0) if polynomial is None else astuple(polynomial)
+        numbers = astuple(slope) if isinstance(slope, Polynomial) else (0.0, 0.0, 0.0)
+        slopes = slope if isinstance(slope, Tensor) else None
         self._backward(
             dh.data_ptr(), h.data_ptr(), out.data_ptr(), db.data_ptr(), total.data_ptr(), rows, m,
-            polynomial is None, *numbers, 0.0 if several else bend,
-            bend.data_ptr() if several else None,
+            isinstance(slope, Gate), *numbers, 0.0 if several else bend,
+            bend.data_ptr() if several else None, _address(slopes), _address(curvature),
         )  # fmt: skip
         return db, total
 
@@ -338,11 +340,9 @@ class CBackend(Backend):
             return "it steps one member at a time"
         if not model.declared:
             return f"{model.name} is of no form that it knows"
-        if s.slope_in_h is None:
-            return f"the slope of {s.name} is no polynomial of h"
         if type(penalty) not in (NoPenalty, OfMean, OfSlope):
             return f"{model.name}'s penalty is of no form that it knows"
-        if isinstance(penalty, OfSlope) and penalty.q != 2 and not s.piecewise_linear:
+        if isinstance(penalty, OfSlope) and penalty.q != 2 and not isinstance(s.slope_in_h, Gate):
             return f"it knows the square of a slope, not the power {penalty.q}"
         return None
 
@@ -401,6 +401,17 @@ class _Buffers:
         self.row = self.dy.view(1, -1)
         self.column = self.row.t()
 
+    @cached_property
+    def smooth(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Room for h, s' and s'', where a must stay because they do not follow from h."""
+        h, slope, curvature = (torch.empty_like(self.a) for _ in range(3))
+        return h, slope, curvature
+
+
+def _in(room: Tensor, result: Tensor) -> Tensor:
+    """The result in its room: an activation may have left it elsewhere, or in another type."""
+    return room if result is room else room.copy_(result)
+
 
 class CStep(Step):
     """Steps of a member alone."""
@@ -427,9 +438,7 @@ class CStep(Step):
 
     def _step(self, x: Tensor, eps: Tensor | None) -> None:
         """One step on x (B, n) with noise eps (K, B, n)."""
-        c, s, numbers, W = self._c, self._problem.activation, self._numbers, self._W
-        slope = s.slope_in_h
-        assert slope is not None
+        c, numbers, W = self._c, self._numbers, self._W
         if eps is not None:
             x = x.unsqueeze(0).expand_as(eps).flatten(0, 1)
         rows = x.shape[0]
@@ -441,9 +450,7 @@ class CStep(Step):
         else:
             numbers.sigma.plus(x, eps.flatten(0, 1), out=buffers.x)
         a = c.encode(buffers.x, W, self._b, buffers.a)
-        h = s.value(a, out=a)
-        if h is not a:
-            h = a.copy_(h)
+        h, slope, curvature = self._activate(a, buffers)
         c.residual(h, W, x, 2 / rows, buffers.dy)
         offset = factors = None
         if self._mean is not None:
@@ -454,9 +461,23 @@ class CStep(Step):
             added: float | Tensor = numbers.lam.number * self._slope.q / rows
             if norms is not None:
                 added = norms[0].pow(self._slope.p).mul_(added)
-            db, total = c.backward(dh, h, slope, buffers.A, added)
+            db, total = c.backward(dh, h, slope, buffers.A, added, curvature)
             factors = self._slope.row_factors(total.unsqueeze(0), norms, rows, numbers)
         else:
             db, _ = c.backward(dh, h, slope, buffers.A)
         self._update(buffers.A, buffers.X, Gradient((), db, buffers.dy, factors))
         self._probe.addmm_(buffers.row, buffers.column)
+
+    def _activate(
+        self, a: Tensor, buffers: _Buffers
+    ) -> tuple[Tensor, Polynomial | Gate | Tensor, Tensor | None]:
+        """h; s' as `Compiled.backward` takes it; s'' where it has a part and does not follow."""
+        s = self._problem.activation
+        if s.slope_in_h is not None:
+            return _in(a, s.value(a, out=a)), s.slope_in_h, None
+        h, slope, curvature = buffers.smooth
+        h = _in(h, s.value(a, out=h))
+        slope = _in(slope, s.slope(a, h, out=slope))
+        if self._slope is None or s.piecewise_linear:
+            return h, slope, None
+        return h, slope, _in(curvature, s.curvature(a, h, slope=slope, out=curvature))

@@ -314,17 +314,18 @@ void update(
         }
 }
 
-/* Back through an activation whose slope is s' = c0 + c1 h + c2 h^2, or 1 where h is not 0 (gate).
+/* Back through an activation whose slope is s' = c0 + c1 h + c2 h^2, or 1 where h is not 0 (gate),
+ * or lies in `slopes` turned over as h does, and s'' in `curvatures` (null: 0).
  *
- * From dh and h turned over, (m, rows), with  da = (dh + bend_j ds'/dh s') s':  out (m, 2 rows) gets
- * da and behind it h; db (m,) the sums of da over the samples, total (m,) those of s'^2. bends (m,)
- * stands for `bend` where it is not null. */
+ * From dh and h turned over, (m, rows), with  da = (dh + bend_j s'') s', where s'' = ds'/dh s':  out
+ * (m, 2 rows) gets da and behind it h; db (m,) the sums of da over the samples, total (m,) those of
+ * s'^2. bends (m,) stands for `bend` where it is not null. */
 #define SLOPE(h) (c0 + (h) * (c1 + c2 * (h)))
 #define BENT(dh, h, slope, bend) (((dh) + (bend) * ((c1 + twice * (h)) * (slope))) * (slope))
 void backward(
     const REAL *restrict dh, const REAL *restrict h, REAL *restrict out, REAL *restrict db,
     REAL *restrict total, long rows, long m, int gate, REAL c0, REAL c1, REAL c2, REAL bend,
-    const REAL *restrict bends)
+    const REAL *restrict bends, const REAL *restrict slopes, const REAL *restrict curvatures)
 {
     const REAL twice = 2 * c2;
     const eight one = 1 + (eight){0};
@@ -339,6 +340,11 @@ void backward(
                 places open = hi != 0;
                 slope = (eight)((places)one & open);
                 di = (eight)((places)di & open);
+            } else if (slopes) {
+                slope = *(const eight *)(slopes + j * rows + row);
+                if (curvatures)
+                    di += k * *(const eight *)(curvatures + j * rows + row);
+                di *= slope;
             } else {
                 slope = SLOPE(hi);
                 di = BENT(di, hi, slope, k);
@@ -349,9 +355,19 @@ void backward(
             *(eight *)(out + rows + row) = hi;
         }
         for (int lane = 0; row < rows; row++, lane++) {
-            REAL hi = h[row], di = dh[row];
-            REAL slope = gate ? (hi != 0 ? 1 : 0) : SLOPE(hi);
-            di = gate ? (hi != 0 ? di : 0) : BENT(di, hi, slope, k);
+            REAL hi = h[row], di = dh[row], slope;
+            if (gate) {
+                slope = hi != 0 ? 1 : 0;
+                di = hi != 0 ? di : 0;
+            } else if (slopes) {
+                slope = slopes[j * rows + row];
+                if (curvatures)
+                    di += k * curvatures[j * rows + row];
+                di *= slope;
+            } else {
+                slope = SLOPE(hi);
+                di = BENT(di, hi, slope, k);
+            }
             sum[lane] += di;
             square[lane] += slope * slope;
             out[row] = di;

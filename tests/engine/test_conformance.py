@@ -40,7 +40,7 @@ WAYS = [
 #: What a backend does not take: models, and activations. Everything else it must.
 REFUSED = {
     "torch": (set(), set()),
-    "c": ({"edae", "cae_h", "dae2"}, {"softplus"}),
+    "c": ({"edae", "cae_h", "dae2"}, set()),
     "triton": ({"edae", "cae_h", "dae2"}, {"maxout"}),
 }
 
