@@ -414,19 +414,20 @@ class CStep(Step):
         self._W, self._b, self._probe = members.W[0], members.b[0], members.probe[0]
         self._net = members.network(problem.constraint.unit_rows)
         penalty = problem.model.penalty
-        self._corrupted = isinstance(problem.model.encoder_input, Corrupted)
+        seen = problem.model.encoder_input
+        self._corrupted = seen if isinstance(seen, Corrupted) else None
         self._mean = penalty if isinstance(penalty, OfMean) else None
         self._slope = penalty if isinstance(penalty, OfSlope) else None
 
     def run(self, run: Run) -> None:
         noise = repeat(None)
         if run.eps is not None and self._corrupted:
-            noise = run.eps[:, self._seed].unbind()
+            noise = map(self._corrupted.noises, run.eps[:, self._seed].unbind())
         for x, eps in zip(run.x[:, self._seed].unbind(), noise, strict=False):
             self._step(x, eps)
 
     def _step(self, x: Tensor, eps: Tensor | None) -> None:
-        """One step on x (B, n) with noise eps (K, B, n)."""
+        """One step on x (B, n) with every noise that the encoder sees, (K, B, n)."""
         c, s, numbers, W = self._c, self._problem.activation, self._numbers, self._W
         slope = s.slope_in_h
         assert slope is not None
