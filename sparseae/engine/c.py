@@ -117,14 +117,15 @@ class CStep(Step):
         self._seed, self._numbers = members.seeds[0], members.coefficients
         self._net = members.network(problem.constraint.unit_rows)
         penalty = problem.model.penalty
-        self._corrupted = isinstance(problem.model.encoder_input, Corrupted)
+        seen = problem.model.encoder_input
+        self._corrupted = seen if isinstance(seen, Corrupted) else None
         self._mean = penalty if isinstance(penalty, OfMean) else None
         self._slope = penalty if isinstance(penalty, OfSlope) else None
 
     def run(self, run: Run) -> None:
         x, eps = run.x[:, self._seed], None
         if run.eps is not None and self._corrupted:
-            eps = run.eps[:, self._seed]
+            eps = self._corrupted.noises(run.eps[:, self._seed])
         rows = x.shape[1] * (1 if eps is None else eps.shape[1])
         if rows not in self._halves:
             self._halves[rows] = self._halves_of(rows, rows // x.shape[1])

@@ -36,14 +36,23 @@ class Clean:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """The encoder sees x + sigma eps for ``draws`` independent eps ~ N(0, I), and never x."""
+    """The encoder sees x + sigma eps for ``draws`` independent eps ~ N(0, I), and never x.
+
+    Attributes:
+        antithetic: it sees x - sigma eps too, so that what is odd in eps cancels.
+    """
 
     draws: int
+    antithetic: bool = False
 
     @property
     def rows(self) -> int:
         """Rows that the encoder sees of a sample."""
-        return self.draws
+        return self.draws * (2 if self.antithetic else 1)
+
+    def noises(self, eps: Tensor) -> Tensor:
+        """Every noise that the encoder sees, (..., rows, B, n), by the drawn eps (..., K, B, n)."""
+        return torch.cat([eps, -eps], dim=-3) if self.antithetic else eps
 
 
 @dataclass(frozen=True)
