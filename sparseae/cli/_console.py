@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 #: Columns below which a table or a live view is no longer read; plain lines are.
@@ -133,12 +134,12 @@ def say(text: str | Text = "", style: str | None = None, indent: int = 0) -> Non
     console().print(Text(" " * indent) + line, soft_wrap=True)
 
 
-def paragraph(text: str, style: str | None = None, indent: int = 0) -> None:
+def paragraph(text: str | Text, style: str | None = None, indent: int = 0) -> None:
     """Print text that wraps at the width of what it is printed to."""
     from rich.text import Text
 
     out = console()
-    whole = Text(text, style or "")
+    whole = text if isinstance(text, Text) else Text(text, style or "")
     lines = [whole] if out.width < NARROWEST else whole.wrap(out, out.width - indent)
     for line in lines:
         line.rstrip()
@@ -191,10 +192,8 @@ def table(
         boxed: whether a line is drawn below them.
     """
     from rich import box
-    from rich.measure import Measurement
     from rich.table import Table
 
-    out = console()
     made = Table(
         title=title or None, title_justify="left", title_style="bold", show_header=head,
         box=box.SIMPLE_HEAD if boxed else None, padding=(0, 1, 0, 0) if boxed else (0, 1),
@@ -208,13 +207,24 @@ def table(
         )  # fmt: skip
     for row in rows:
         made.add_row(*row)
+    show(made)
+
+
+def show(made: Table) -> None:
+    """Print a table of text; where it would lose words for want of width, a line for each row."""
+    from rich.measure import Measurement
+
+    out = console()
     needed = Measurement.get(out, out.options.update(width=_WIDEST), made).minimum
     if out.width >= max(NARROWEST, needed):
         out.print(made)
         return
-    if title:
-        say(title, "bold")
-    for first, *others in rows:
-        named = zip(columns[1:], others, strict=True)
-        parts = [f"{name}={cell}" if head else str(cell) for (name, _), cell in named if str(cell)]
-        say(f"{first}: {', '.join(parts)}".replace("\n", ", "))
+    if made.title:
+        say(str(made.title), "bold")
+    names = [str(column.header) for column in made.columns]
+    for first, *others in zip(*(column.cells for column in made.columns), strict=True):
+        cells = [(name, str(cell).strip()) for name, cell in zip(names[1:], others, strict=True)]
+        parts = [f"{name}={cell}" if name and made.show_header else cell for name, cell in cells
+                 if cell]  # fmt: skip
+        head = f"{first}: " if str(first).strip() else "  "
+        say(f"{head}{', '.join(parts)}".replace("\n", ", "))

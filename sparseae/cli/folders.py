@@ -51,7 +51,7 @@ def list_sweeps(
             f"{one.when:%Y-%m-%d %H:%M}",
             " ".join(filter(None, words)),
         )
-    console.console().print(table)
+    console.show(table)
     if freed := sum(one.checkpoints for one in found):
         console.say(f"checkpoints take {size(freed)} of this: sparseae clean DIR")
 

@@ -84,7 +84,8 @@ def plan(
     add("Tune trials", f"{made.tune_trials:,} for {made.workers:,} at once")
     if placed:
         add("placement", placed)
-    add("epochs", f"{made.epochs:,}")
+    measured = made.epochs + made.trials
+    add("epochs", f"{made.epochs:,}, with epoch 0 of each trial {measured:,} rows")
     add("samples", f"{made.samples:,}")
     where = "of a card " if gpu else ""
     memory = f"{_bytes(made.largest_memory)} {where}for the largest Tune trial"

@@ -32,7 +32,7 @@ def show(place: str, trial_id: str, filters: Path | None) -> None:
         raise RequestError(f"{place}: no trial {trial_id}; {nearest(trial_id, known[:5], known)}")
     for line in _lines(rows.iloc[-1].to_dict()):
         console.say(line)
-    console.console().print(_table(rows))
+    console.show(_table(rows))
     for command in _commands(place, rows.iloc[-1].to_dict()):
         console.say(command)
     if filters is not None:

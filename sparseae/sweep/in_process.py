@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sparseae.errors import RequestError
 from sparseae.results.location import Location
 from sparseae.sweep.checkpoints import CHECKPOINTS
 from sparseae.sweep.config import Sweep
@@ -26,7 +27,7 @@ class InProcess:
 
 
 def _execute(job: Job, stop: Stop) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(job.sweep)
     for task in job.tasks(1):
         try:
             x = as_tensor(job.datasets[task.preparation])
@@ -48,6 +49,22 @@ def _execute(job: Job, stop: Stop) -> None:
             job.recorder.failed(task, f"{type(error).__name__}: {error}")
         else:
             job.recorder.finished(task)
+
+
+def device_of(sweep: Sweep) -> torch.device:
+    """Where this process trains a sweep.
+
+    Raises:
+        RequestError: if it asks for a GPU, and torch can use none here.
+    """
+    wanted = sweep.resources.gpu
+    if wanted == 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if wanted != "auto":
+        raise RequestError(f"resources.gpu: {wanted:g}: torch can use no GPU here")
+    return torch.device("cpu")
 
 
 def _train(job: Job, task: Task, piece: Piece, stop: Stop) -> None:

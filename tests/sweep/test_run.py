@@ -521,3 +521,13 @@ def test_a_trial_is_left_to_the_worker_that_is_being_started_for_it():
     assert scheduler.choose_trial_to_run(None) is trials[3]
     trials[3].status = trials[4].status = TuneTrial.TERMINATED
     assert scheduler.choose_trial_to_run(None) is None
+
+
+def test_in_process_a_gpu_that_is_asked_for_is_refused_where_there_is_none(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RequestError, match=r"resources\.gpu: 1: torch can use no GPU here"):
+        run(tmp_path, "resources.gpu=1")
+    assert list(tmp_path.iterdir()) == []
+    assert not run(tmp_path, "resources.gpu=0").failed
