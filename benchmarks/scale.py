@@ -82,9 +82,10 @@ def measured(what: str, program: str, place: Path) -> None:
 PROGRAMS = {
     "closing table": """
 import sys
-from sparseae.cli.run import _final
-from sparseae.results.reader import load_last
-print(sum(1 for _ in _final(load_last(sys.argv[1]))), 'tables')
+from pathlib import Path
+from sparseae.cli.run import _print_final
+from sparseae.sweep.runner import Results
+_print_final(Results(Path(sys.argv[1]), 0, 0, 0, {}).last)
 """,
     "opening the store": """
 import sys
@@ -96,9 +97,9 @@ print(store.is_complete('0' * 16, 50))
 """,
     "analyze": """
 import sys
-from sparseae import load
-from sparseae.analysis.trends import judge, trend_table
-print(len(trend_table(judge(load(sys.argv[1])))), 'curves')
+from sparseae.__main__ import main
+sys.argv = ['sparseae', 'analyze', sys.argv[1]]
+main()
 """,
 }
 
