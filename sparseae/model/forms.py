@@ -220,10 +220,13 @@ class OfSlope(Penalty):
             return None
         factors = c.lam.times(total).mul_(self.p / rows)
         if norms is not None and self.p != 2:
-            # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
-            tiny = torch.finfo(norms.dtype).tiny
-            factors.mul_(norms.clamp_min(tiny).pow_(self.p - 2))
+            factors.mul_(self.of_norms(norms))
         return factors
+
+    def of_norms(self, norms: Tensor) -> Tensor:
+        """norm(W_j)^(p - 2), by which k_j has the direction of W_j and not its length."""
+        # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
+        return norms.clamp_min(torch.finfo(norms.dtype).tiny).pow_(self.p - 2)
 
     def moment(self, a: Tensor, h: Tensor, s: Activation) -> Tensor:
         return s.slope_power(s.slope(a, h), self.q)

@@ -41,7 +41,7 @@ WAYS = [
 OF_NO_FORM = {"edae", "cae_h", "dae2", "dae_bias", "dae_weights"}
 REFUSED = {
     "torch": (set(), set()),
-    "c": (OF_NO_FORM, {"softplus"}),
+    "c": (OF_NO_FORM, set()),
     "triton": (OF_NO_FORM, {"maxout"}),
 }
 

@@ -457,10 +457,10 @@ def test_tunes_trials_have_the_points_of_the_sweep_and_every_one_of_them():
     for index, plan in enumerate(stacks(sweep)):
         config = _config(Task(index, plan.trials), sweep)
         assert config.pop("piece") == index
-        assert list(config) == list(sweep.space)
-        values = [config[axis] if axis == "sigma2" else [config[axis]] for axis in sweep.space]
+        assert list(config) == list(sweep.axes)
+        values = [config[axis] if axis == "sigma2" else [config[axis]] for axis in sweep.axes]
         shown |= {tuple(point) for point in itertools.product(*values)}
-    assert shown == {tuple(t.values()[axis] for axis in sweep.space) for t in sweep.trials()}
+    assert shown == {tuple(t.values()[axis] for axis in sweep.axes) for t in sweep.trials()}
 
 
 @pytest.mark.parametrize(("given", "threads"), [({"CPU": 2.0}, 2), ({"CPU": 0.5}, 1), ({}, 1)])
