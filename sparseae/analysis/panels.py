@@ -35,7 +35,7 @@ _DEFAULTS = {
 
 
 #: Inches of a letter of a title, about.
-_LETTER = 0.078
+_LETTER = 0.085
 
 
 def style() -> AbstractContextManager[None]:

@@ -49,7 +49,7 @@ class Resources(_Strict):
 
     #: CPUs of one Tune trial, and the threads that compute its steps.
     cpu: Annotated[Number, Field(gt=0)] = 1
-    #: GPUs of one Tune trial; ``auto``: a share of a GPU where there is one.
+    #: GPUs of one Tune trial; ``auto``: one where there is one. Those that share one take turns.
     gpu: Literal["auto"] | Annotated[Number, Field(ge=0)] = "auto"
     #: How many Tune trials run at once when all machines are there, for which the work is cut;
     #: ``auto``: as many as the cluster and its autoscaler's file hold. KubeRay tells nobody.

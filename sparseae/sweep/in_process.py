@@ -71,15 +71,18 @@ def _train(job: Job, task: Task, piece: Piece, stop: Stop) -> None:
     kept: list[Location] = []
     rows = list(piece.rows)  # of a checkpoint: the run that saved it may not have written them
     while True:
+        stopping = False
         if not piece.finished:
             rows += piece.advance()
-            if stop.asked or piece.checkpoint_due(job.sweep.checkpoint_every):
+            # Asked once a turn: while rows are written it is answered after the next epoch.
+            stopping = stop.asked
+            if stopping or piece.checkpoint_due(job.sweep.checkpoint_every):
                 _save(job, task, piece, kept)
         if piece.finished:
             break
         job.recorder.rows(task, rows)
         rows = []
-        if stop.asked:
+        if stopping:
             raise KeyboardInterrupt
     if job.sweep.keep_weights:
         piece.save_weights(job.location / "weights")

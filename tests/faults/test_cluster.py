@@ -5,10 +5,11 @@ import os
 import signal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import sparseae
-from tests.faults.conftest import ROWS, SWEEP, Command, Injector, epochs_saved
+from tests.faults.conftest import ROWS, SWEEP, Command, Injector, content, epochs_saved
 from tests.faults.processes import Nodes, kill, wait_for
 
 pytestmark = pytest.mark.slow
@@ -135,23 +136,31 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_tried_again(nodes, tmp_path,
     is_exact(tmp_path / "faults")
 
 
-def test_failures_with_progress_between_them_are_not_added_up(nodes, tmp_path, chance, is_exact):
-    """The workers are killed again and again, each time once a trial is two epochs further."""
+def test_failures_with_progress_between_them_are_not_added_up(nodes, tmp_path, uninterrupted):
+    """The worker of a lone trial is killed four times, each time two epochs further than before."""
 
     class Killing(Injector):
         kills, last = 0, 0
 
         def rows(self, task, rows) -> None:
-            if task.index == 0 and rows[-1]["epoch"] >= self.last + 2 and self.kills < 4:
+            if rows[-1]["epoch"] >= self.last + 2 and self.kills < 4:
                 self.kills, self.last = self.kills + 1, rows[-1]["epoch"]
                 kill(*nodes.training())
 
+    alone = {"model": "dae", "activation": "relu", "sigma2": 0.25, "seed": 1}
     watch = Killing(0, lambda: None)
-    results = sparseae.run(SWEEP, results=tmp_path, set_values=["max_failures=1"], observer=watch)
-    assert watch.kills >= 2  # more than max_failures; a quick trial may be through by then
+    results = sparseae.run(
+        SWEEP | {"space": SWEEP["space"] | alone},
+        results=tmp_path, set_values=["max_failures=1"], observer=watch,
+    )  # fmt: skip
     assert not results.failed, watch.notes
-    assert sum("its worker died" in note for note in watch.notes) >= 2
-    is_exact(tmp_path / "faults")
+    assert watch.kills == 4
+    assert sum("its worker died" in note for note in watch.notes) == 4, watch.notes
+    rows, _ = content(tmp_path / "faults")
+    (trial,) = rows["trial_id"].unique()
+    whole = uninterrupted[0]
+    expected = whole[whole["trial_id"] == trial].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows, expected, check_exact=True)
 
 
 def test_a_stack_without_room_on_its_device_is_split(nodes, tmp_path, chance, harm, is_exact):
