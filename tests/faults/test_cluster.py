@@ -32,6 +32,10 @@ def harmed_as_asked() -> None:
         asked = json.loads(harm.read_text()) if epoch == 3 and harm.exists() else {}
         if len(stack.trials) > asked.get("room", 99):
             raise torch.OutOfMemoryError("CUDA out of memory (as a test has it)")
+        if len(stack.trials) > asked.get("host_room", 99):
+            from ray.exceptions import OutOfMemoryError
+
+            raise OutOfMemoryError("the node was running low on memory (as a test has it)")
         if asked.get("kill") == [stack.trials[0].model, stack.trials[0].activation]:
             os.kill(os.getpid(), signal.SIGKILL)
         if epoch == 1 and harm.exists():
@@ -163,8 +167,12 @@ def test_failures_with_progress_between_them_are_not_added_up(nodes, tmp_path, u
     pd.testing.assert_frame_equal(rows, expected, check_exact=True)
 
 
-def test_a_stack_without_room_on_its_device_is_split(nodes, tmp_path, chance, harm, is_exact):
-    harm(room=chance.choice([2, 3]))
+@pytest.mark.parametrize("where", ["room", "host_room"])
+def test_a_stack_without_room_on_its_device_or_its_machine_is_split(
+    nodes, tmp_path, chance, harm, is_exact, where
+):
+    """Of a machine: by the error with which Ray's monitor ends a worker there."""
+    harm(**{where: chance.choice([2, 3])})
     watch = Injector(0, lambda: None)
     assert not sparseae.run(SWEEP, results=tmp_path, observer=watch).failed
     assert "4 stacks were too large: tried again as 8 smaller ones" in watch.notes
