@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 from pathlib import Path
 
@@ -82,11 +83,31 @@ def whole(nodes):
     nodes.grow(2)
 
 
+class Planted:
+    """Whoever unpickles it touches a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self):
+        return Path.touch, (self._file,)
+
+
 def test_a_killed_worker_goes_on_from_its_checkpoint(nodes, tmp_path, chance, is_exact):
-    fault = Injector(chance.randrange(1, ROWS - 20), lambda: nodes.kill_worker(chance))
+    """And runs nothing of what somebody has put beside it."""
+
+    def strike() -> None:
+        planted = pickle.dumps(Planted(tmp_path / "unpickled"))
+        for folder in (tmp_path / "faults" / "checkpoints").rglob("checkpoint_*"):
+            for name in {"_dict_checkpoint.pkl", *(f.name for f in folder.glob("*.pkl"))}:
+                (folder / name).write_bytes(planted)
+        nodes.kill_worker(chance)
+
+    fault = Injector(chance.randrange(1, ROWS - 20), strike)
     results = sparseae.run(SWEEP, results=tmp_path, observer=fault)
     assert fault.struck
     assert not results.failed
+    assert not (tmp_path / "unpickled").exists()
     is_exact(tmp_path / "faults")
 
 
