@@ -73,10 +73,14 @@ class BoundedWeightsSparser(TrendPrediction):
         if change >= thresholds.BINDS:
             words = f"{finding.evidence}; the constraint changes the lengths by {change:.0%}"
             return _with(finding, evidence=words)
-        why = f"by {change:.1%} only" if free else "is not known: no trials without it"
+        why = (
+            f"the constraint changes the lengths by {change:.1%} only"
+            if free
+            else "by how much the constraint changes the lengths is not known: no trials without it"
+        )
         return _with(
             finding,
-            evidence=f"{finding.evidence}; by how much the constraint changes the lengths {why}",
+            evidence=f"{finding.evidence}; {why}",
             supports=NAN,
             contradicts=NAN,
             lacks="a binding constraint",

@@ -30,8 +30,8 @@ TOGETHER = "all"
 
 #: What an inconclusive statement can lack, in a sentence.
 NEEDS = {
-    "seeds": "More seeds: the interval is too wide for an answer that holds for the whole table.",
-    "epochs": "More epochs: the effect still moves, or too few were trained to see its pace.",
+    "seeds": "More seeds: the interval, now or at its pace in ten times the epochs, is too wide.",
+    "epochs": "More epochs: at its pace it does not last ten times as many, or few show no pace.",
     "sigma2": "More values of sigma2 between those where it happens.",
     "range": "Values of sigma2 from 0 to 0.25 at least.",
     "control": "A positive control: another model, trained alike, whose curve moves.",

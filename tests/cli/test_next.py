@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +12,7 @@ import pytest
 
 import sparseae
 from sparseae.cli import _deciding, main
+from tests.faults.processes import wait_for
 
 SWEEP = {
     "name": "open",
@@ -92,6 +96,26 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_rows(
     monkeypatch.undo()
     decide(place)
     pd.testing.assert_frame_equal(rows(place), rows(whole))
+
+
+@pytest.mark.slow
+def test_killed_by_the_system_the_same_command_ends_with_the_same_rows(place, tmp_path):
+    """SIGKILL, once what it trains has begun to arrive."""
+    whole = Path(shutil.copytree(place, tmp_path / "whole" / "open"))
+    parts = set((place / "epochs").iterdir())
+
+    def command(folder: Path) -> list[str]:
+        return [sys.executable, "-m", "sparseae", "next", str(folder), "--run", "--in-process"]
+
+    subprocess.run(command(whole), check=True, capture_output=True)
+    with subprocess.Popen(command(place), stdout=subprocess.DEVNULL) as process:
+        wait_for(lambda: set((place / "epochs").iterdir()) - parts, "rows of the first look")
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert (place / _deciding.STATE).exists()
+    subprocess.run(command(place), check=True, capture_output=True)
+    pd.testing.assert_frame_equal(rows(place), rows(whole))
+    assert not (place / _deciding.STATE).exists()
 
 
 def test_without_time_nothing_is_trained(place):
