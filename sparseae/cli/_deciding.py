@@ -12,12 +12,11 @@ from typing import Any
 import yaml
 
 from sparseae.analysis.outlook import Open, Option, open_statements
-from sparseae.analysis.trends import judge
+from sparseae.analysis.trends import judge_places
 from sparseae.analysis.verdicts import Looks
 from sparseae.cli import _console as console
 from sparseae.errors import RequestError
 from sparseae.model.trial import Trial
-from sparseae.results import load
 from sparseae.results.location import Location
 from sparseae.results.reader import sweeps_in
 from sparseae.sweep.checkpoints import CHECKPOINTS
@@ -70,7 +69,7 @@ def propose(place: str, workers: int, pace: Pace | None = None) -> list[Proposal
     Raises:
         RequestError: where the results cannot be read.
     """
-    judged = judge(load(place))
+    judged = judge_places(place)
     looks = Looks.read(place)
     found = list(open_statements(judged, looks))
     with suppress(OSError):  # a place that cannot be written was looked at all the same

@@ -16,6 +16,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -201,9 +202,9 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     made_of = [source, shlex.join(command), platform.machine(), *platform.libc_ver()]
     name = f"step-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
     try:
-        return _loaded(_cache() / name, command, source)
+        return _of_cache(name, command, source)
     except (OSError, RuntimeError, subprocess.SubprocessError):
-        pass  # the cache may be full, read-only or mounted without leave to execute
+        pass  # the cache may be full, read-only, foreign or mounted without leave to execute
     try:
         with tempfile.TemporaryDirectory() as folder:
             return _loaded(Path(folder) / name, command, source)
@@ -216,7 +217,6 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 def _loaded(file: Path, command: list[str], source: str) -> ctypes.CDLL:
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
         own = file.with_suffix(f".{os.getpid()}")
         try:
             made = subprocess.run(
@@ -225,10 +225,41 @@ def _loaded(file: Path, command: list[str], source: str) -> ctypes.CDLL:
             )  # fmt: skip
             if made.returncode:
                 raise RuntimeError(f"{command[0]}: {made.stderr.strip() or made.returncode}")
+            own.chmod(0o700)
             own.replace(file)  # whole or not at all, whoever else does the same
         finally:
             own.unlink(missing_ok=True)
     return ctypes.CDLL(str(file))
+
+
+def _of_cache(name: str, command: list[str], source: str) -> ctypes.CDLL:
+    """The library in the user's cache.
+
+    Raises:
+        PermissionError: where somebody else could have put it there, or could put another one.
+    """
+    (cache := _cache()).mkdir(parents=True, exist_ok=True)
+    folder = cache.resolve()
+    for place in (*folder.parents, folder):
+        _require_own(place)
+    if (folder / name).exists():
+        _require_own(folder / name)
+    return _loaded(folder / name, command, source)
+
+
+def _require_own(place: Path) -> None:
+    """Raise PermissionError where anybody but this user and root can change a file or folder.
+
+    The user's primary group is taken for the user's own, as it is by default. In a folder with the
+    sticky bit (/tmp) nobody can change what is another's.
+    """
+    found = place.lstat()
+    shared = found.st_mode & stat.S_IWOTH or (
+        found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.getegid())
+    )
+    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    if found.st_uid not in (0, os.geteuid()) or (shared and not sticky):
+        raise PermissionError(f"{place}: others could have written there")
 
 
 def _compiler() -> list[str] | None:

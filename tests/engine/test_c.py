@@ -1,6 +1,7 @@
 """The step in C: the closed forms, to the bit whatever compiled them, and done without."""
 
 import ctypes
+import os
 
 import pytest
 import torch
@@ -130,6 +131,26 @@ def test_it_is_compiled_once(cache):
     assert module._library(torch.float32) is not None
     assert [made] == list(cache.iterdir())
     assert made.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("which", ["folder", "one above", "file"])
+@pytest.mark.parametrize("how", ["written by others", "another user's"])
+def test_what_others_could_have_put_into_the_cache_is_not_loaded(cache, monkeypatch, which, how):
+    assert module._library(torch.float32) is not None
+    (made,) = cache.iterdir()
+    place = {"folder": cache, "one above": cache.parent, "file": made}[which]
+    if how == "written by others":
+        place.chmod(0o777)
+    elif os.geteuid() == 0:
+        os.chown(place, 65534, 0)
+    else:
+        pytest.skip("only root can give a file away")
+    loaded = []
+    monkeypatch.setattr(module, "_loaded", lambda file, *_: loaded.append(file))
+    module._library.cache_clear()
+    module._library(torch.float32)
+    assert loaded  # it is made again, in a folder of this process
+    assert not any(file.is_relative_to(cache) for file in loaded)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(cache):
