@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import sparseae
 from sparseae import data, paths
+from sparseae.data import files
+from sparseae.engine import library
 from sparseae.errors import RequestError
 from sparseae.results.location import Location, below
 from sparseae.sweep.config import Sweep
@@ -128,3 +130,10 @@ def test_a_command_repeats_no_key(tmp_path, words):
     assert done.returncode == 2
     assert "s4://...@bucket" in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_relative_cache_is_none_and_nothing_is_written_where_a_command_runs(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    wanted = Path.home() / ".cache" / "sparseae"
+    assert files.cache("mnist") == wanted / "mnist"
+    assert library._cache() == wanted

@@ -29,7 +29,10 @@ def cache(name: str) -> Path:
     """Where downloads go."""
     import pooch  # here, so that a machine with torch and numpy alone can train on what it has
 
-    return Path(pooch.os_cache("sparseae")) / name
+    found = Path(pooch.os_cache("sparseae"))
+    if not found.is_absolute():  # XDG_CACHE_HOME, of which a relative one is none
+        found = Path.home() / ".cache" / "sparseae"
+    return found / name
 
 
 def find(name: str, *candidates: str) -> list[Path]:

@@ -275,7 +275,8 @@ def _compiler() -> list[str] | None:
 
 def _cache() -> Path:
     """Where pooch puts the data sets, said without pooch: the numerics need torch alone."""
-    if own := os.environ.get("XDG_CACHE_HOME"):
+    own = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(own):  # a relative one is none, says the XDG specification
         return Path(own) / "sparseae"
     if not Path.home().is_dir():
         raise FileNotFoundError(f"{Path.home()}: there is no such home, and none is made")

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sparseae.errors import RequestError, StorageError, first_line
@@ -66,8 +66,8 @@ def only_run(
         except OSError as error:
             raise RequestError(f"{location}: cannot be locked: {error.strerror}") from None
         stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {os.uname().nodename}")
-        stream.flush()
+        with suppress(OSError):  # a full disk: what cannot be written next says so, with its place
+            os.write(stream.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
         yield lambda: None
 
 
