@@ -48,10 +48,10 @@ def analyze(
         console.write(json.dumps(found, indent=2) + "\n")
         return
     if details:
-        print_details(console.console(), curves, verdicts, readings)
+        print_details(curves, verdicts, readings)
     else:
         statements = list(outcomes_of(judged, looks=looks))
-        print_summary(console.console(), statements, places[0] if len(places) == 1 else "DIR")
+        print_summary(statements, places[0] if len(places) == 1 else "DIR")
     if unwritten:
         console.say(f"the tables could not be stored: {unwritten}")
 
