@@ -127,8 +127,10 @@ class Soak:
             case "lost node":
                 self._nodes.lose(self._chance)
             case "bad node":
-                # It stays until a node is lost; `grow` counts it, as an operator's monitor would.
-                self._nodes.cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(self._broken)})
+                for node in self._bad:  # one at a time: where all are bad nobody could tell
+                    self._nodes.cluster.remove_node(node, allow_graceful=False)
+                path = {"PYTHONPATH": str(self._broken)}
+                self._bad = [self._nodes.cluster.add_node(num_cpus=1, env_vars=path)]
             case "late disk":
                 self._late()
             case "full disk":
