@@ -29,8 +29,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, PEERS, Peer
-from sparseae.engine.c import compiled, turned
 from sparseae.engine.choice import Shape, choose, operands_of, usable
+from sparseae.engine.library import compiled, turned
 from sparseae.engine.measurements import ROWS as MEASURE_ROWS
 from sparseae.engine.products import ROUTINES
 from sparseae.engine.stack import Stack

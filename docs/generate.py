@@ -78,7 +78,7 @@ def _configuration() -> str:
     rows = []
     for key, info in Sweep.model_fields.items():
         default = "" if info.default is PydanticUndefined else _plain(info.default)
-        rows.append([f"`{key}`", _of(info), default, about[key]])
+        rows.append([f"`{key}`", _SHAPES.get(key) or _of(info), default, about[key]])
     inner = [
         [f"`resources.{key}`", _of(info), _plain(info.default), meanings(Resources)[key]]
         for key, info in Resources.model_fields.items()
@@ -120,6 +120,7 @@ def _configuration() -> str:
                 ["`seed`", "whole numbers of 0 or more"],
             ],
         )
+        + _BLOCKS
     )
 
 
@@ -157,6 +158,40 @@ def _words(kind: Any) -> str:
         return f"list of {_words(inner[0])}"
     return _KINDS.get(kind, "mapping")
 
+
+#: Keys that may be written in more ways than they are kept.
+_SHAPES = {
+    "space": "mapping, or list of mappings",
+    "zip": "list of axes, or list of such lists",
+}
+
+_BLOCKS = """## Several blocks, axes in pairs
+
+A space is the product of its axes. A list of blocks is the union of their products: a trial of two
+blocks is trained once, and `sparseae plan` counts it as *equal to another*. `exclude`,
+`overrides`, `training` and `stack` hold in every block; YAML's `<<: *name` spares repetition.
+
+```yaml
+space:
+  - &small
+    model: [dae, cae]
+    activation: relu
+    sigma2: paper
+    dataset: digits
+    seed: [0, 1, 2]
+  - <<: *small
+    model: sae
+    sigma2: [0, 0.25, 1.0]
+    hidden_units: [64, 256, 1024]      # 64 with 0.01, 256 with 0.003, 1024 with 0.001
+    learning_rate: [0.01, 0.003, 0.001]
+    zip: [hidden_units, learning_rate]
+```
+
+`zip` in a block is that block's. At the top, beside `space`, it holds in every block that has one
+of its axes and no `zip` of its own. Axes in pairs have equally many values; one may repeat.
+`--set space.seed=[0, 1]` sets an axis of every block, `--set space.1.seed=[0, 1]` of the second;
+`--set space.zip=[]` makes the pairs a product.
+"""
 
 _BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
 _KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}

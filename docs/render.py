@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -95,16 +96,69 @@ class Rows:
 
         Seeds are the replicates; with one seed the interval is NaN.
         """
-        other = self.where(**keys).set_index("seed")[column]
-        base = self.where(**(keys | {"sigma2": 0.0})).set_index("seed")[column]
-        differences = (other - base).dropna()
-        mean, n = float(differences.mean()), len(differences)
-        half = (
-            float(student.ppf(0.975, n - 1) * differences.std(ddof=1) / n**0.5)
-            if n > 1
-            else float("nan")
-        )
-        return mean, mean - half, mean + half
+        return _interval(-self._fall(column, **keys))
+
+    def _fall(self, column: str = "activation_fraction", **keys: Any) -> pd.Series:
+        """By seed how far a column falls from sigma2 = 0 to ``sigma2``.
+
+        Of a model that has no trial at 0 from ae's or dae's: there all are one auto-encoder.
+
+        Raises:
+            LookupError: if two trials have the same seed.
+        """
+        other = self.where(**keys)
+        none = keys | {"sigma2": 0.0}
+        try:
+            base = self.where(**none)
+        except LookupError:
+            base = self.where(**(none | {"model": "dae"}))
+        for trials in (other, base):
+            if trials["seed"].duplicated().any():
+                raise LookupError(f"results/{self.folder}: {keys} are several trials a seed")
+        return (base.set_index("seed")[column] - other.set_index("seed")[column]).dropna()
+
+    def owed(
+        self, model: str, less: str | None = None, *, of: str = "dae", **keys: Any
+    ) -> tuple[float, float, float]:
+        """What share of the activation fraction's fall of a model another one has, paired by seed.
+
+        Args:
+            model: whose fall.
+            less: that of this one is taken from it.
+            of: the model whose fall is the whole.
+            **keys: ``sigma2`` among them.
+
+        Returns:
+            The mean over seeds, and its 95 % interval.
+        """
+        part = self._fall(model=model, **keys)
+        if less is not None:
+            part = part - self._fall(model=less, **keys)
+        return _interval((part / self._fall(model=of, **keys)).dropna())
+
+    def has(self, **keys: Any) -> bool:
+        """Whether there is such a trial."""
+        try:
+            self.where(**keys)
+        except LookupError:
+            return False
+        return True
+
+    def fingerprint(self) -> str:
+        """Of every row and column that says what was trained and what was measured, 12 digits.
+
+        So that the page is another one when any digit in the rows is.
+        """
+        found = hashlib.sha256()
+        rows = self.frame.sort_values(["trial_id", "epoch"], kind="stable")
+        for name in sorted(set(rows) - {"epoch_seconds"}):
+            column = rows[name]
+            if column.isna().all():  # of a column that came later
+                continue
+            kept = column.fillna("").astype(str) if column.dtype.kind not in "fiub" else column
+            text = "\n".join([name, *map(repr, kept.tolist())])
+            found.update(text.encode())
+        return found.hexdigest()[:12]
 
     def moved(self, epochs: int, column: str = "activation_fraction", **keys: Any) -> float:
         """How far a column moved at most over the last epochs, among the means over seeds."""
@@ -175,6 +229,15 @@ def rows(folder: str) -> Rows:
 @lru_cache
 def _verdicts(folder: str) -> pd.DataFrame:
     return sparseae.check_predictions(rows(folder).frame)
+
+
+def _interval(values: pd.Series) -> tuple[float, float, float]:
+    """The mean over seeds and Student's 95 % interval; NaN with one seed."""
+    mean, n = float(values.mean()), len(values)
+    half = float("nan")
+    if n > 1:
+        half = float(student.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5)
+    return mean, mean - half, mean + half
 
 
 def _row(cells: Sequence[str]) -> str:

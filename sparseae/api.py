@@ -14,7 +14,7 @@ from sparseae.results.location import Location, below
 from sparseae.sweep import runner
 from sparseae.sweep.caller import as_it_was
 from sparseae.sweep.config import Sweep
-from sparseae.sweep.in_process import InProcess
+from sparseae.sweep.in_process import InProcess, device_of
 from sparseae.sweep.job import Observer
 from sparseae.sweep.runner import Results
 from sparseae.sweep.watching import Watcher, together, watchers
@@ -52,6 +52,8 @@ def run(
     if address and in_process:
         raise RequestError("an address and training in process exclude each other")
     sweep = Sweep.load(source, set_values)
+    if in_process:
+        device_of(sweep)
     watching = watchers(sweep, Location.of(below(results, sweep.name)))
     done = None
     with as_it_was(), _shown(observer) as heard:

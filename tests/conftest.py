@@ -16,7 +16,7 @@ def _routine() -> str:
     """A step in C where this machine compiles it, as sweeps do."""
     import torch  # once the number of its threads is said
 
-    from sparseae.engine.c import compiled
+    from sparseae.engine.library import compiled
 
     return "torch" if compiled(torch.float32) is None else "torch+c"
 

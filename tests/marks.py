@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparseae.engine.c import compiled
+from sparseae.engine.library import compiled
 
 with_c = pytest.mark.skipif(
     compiled(torch.float32) is None, reason="there is no C compiler, or no AVX2"

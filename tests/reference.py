@@ -51,6 +51,9 @@ def kullback_leibler(rho: Tensor, target: float) -> Tensor:
     return value + slope.detach() * (rho - near)
 
 
+#: The models that draw a noise.
+NOISY = ("dae", "dae_pairs", "dae_bias", "dae_weights", "edae", "cae_h")
+
 COROLLARY_1 = {
     "linear": lambda rho: rho,
     "log": lambda rho: kullback_leibler(rho, 0.0),
@@ -95,11 +98,24 @@ def objective(t, W: Tensor, b: Tensor, x: Tensor, eps: Tensor | None) -> Tensor:
     """The objective on a minibatch x (B, n) with corruptions eps (K, B, n)."""
     s = ACTIVATIONS[t.activation][0]
 
-    def loss(seen: Tensor) -> Tensor:
+    def loss(seen: Tensor, W: Tensor = W, b: Tensor = b) -> Tensor:
         return ((s(seen @ W.T + b) @ W - x) ** 2).sum(1)
+
+    def paired(W: Tensor, b: Tensor) -> Tensor:
+        moved = [sign * t.sigma2**0.5 * e for e in eps for sign in (1, -1)]
+        return torch.stack([loss(x + m, W, b).mean() for m in moved]).mean()
 
     if t.model == "dae":
         return torch.stack([loss(x + t.sigma2**0.5 * e).mean() for e in eps]).mean()
+    if t.model in ("dae_pairs", "dae_bias", "dae_weights"):
+        still_W, still_b = W.detach(), b.detach()  # through which no gradient goes
+        match t.model:  # dae_bias and dae_weights are defined by their gradients
+            case "dae_pairs":
+                return paired(W, b)
+            case "dae_bias":
+                return loss(x, W, still_b).mean() + paired(still_W, b)
+            case "dae_weights":
+                return paired(W, still_b) + loss(x, still_W, b).mean()
     if t.model == "edae":
         seen = x.clone().requires_grad_()
         losses = loss(seen)
@@ -118,9 +134,12 @@ def constrained(t, W: Tensor) -> Tensor:
 
 def kink_distance(t, x: Tensor, eps: Tensor | None, W: Tensor, b: Tensor) -> float:
     """How near a pre-activation is to where s has no slope: float32 may fall on the other side."""
-    spread = {"dae": t.sigma2**0.5, "cae_h": t.training.gamma_sigma}.get(t.model)
-    seen = x if spread is None or eps is None else torch.cat([x, *(x + spread * e for e in eps)])
-    a = seen @ W.T + b
+    seen = [x]
+    if eps is not None and t.model != "edae":
+        spread = t.training.gamma_sigma if t.model == "cae_h" else t.sigma2**0.5
+        signs = (1, -1) if t.model in ("dae_pairs", "dae_bias", "dae_weights") else (1,)
+        seen += [x + sign * spread * e for e in eps for sign in signs]
+    a = torch.cat(seen) @ W.T + b
     if t.activation == "maxout":
         a = a[:, 0::2] - a[:, 1::2]
     return a.abs().min().item() if t.activation in ("relu", "maxout") else math.inf
@@ -146,7 +165,7 @@ def train(t, x: Tensor, dtype: torch.dtype) -> Iterator[Epoch]:
         noise = generator(t.seed, "noise", epoch)
         for rows in minibatch_order(t.seed, epoch, samples).split(T.batch_size):
             eps = None
-            if t.model in ("dae", "edae", "cae_h"):
+            if t.model in NOISY:
                 eps = torch.empty(T.corruptions, len(rows), n, dtype=dtype)
                 eps = eps.normal_(generator=noise).double()
             kink = min(kink, kink_distance(t, x[rows], eps, W, b))

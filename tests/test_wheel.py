@@ -87,6 +87,8 @@ def test_the_wheel_lists_and_copies_its_configurations(python, tmp_path):
     assert printed == "sparseae run tune_configs/reference/mnist.yaml\n"
     copied = (tmp_path / "tune_configs" / "reference" / "mnist.yaml").read_text()
     assert copied == (REPOSITORY / "tune_configs" / "reference" / "mnist.yaml").read_text()
+    schema = (tmp_path / "tune_configs" / "reference" / ".." / "schema.json").read_text()
+    assert schema == (REPOSITORY / "tune_configs" / "schema.json").read_text()
 
 
 def test_citation_and_project_say_the_same():

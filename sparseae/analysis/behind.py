@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from sparseae.analysis.prediction import Prediction, every_case
 from sparseae.analysis.trends import judge
 from sparseae.analysis.verdicts import TOGETHER, Outcome, outcomes_of
 from sparseae.errors import RequestError, nearest
+from sparseae.model.space import narrowing
 from sparseae.results import load
 from sparseae.results.location import Location
 from sparseae.results.reader import configuration_of, sweeps_in
@@ -83,10 +84,19 @@ def _command(file: str, configuration: Mapping[str, Any], curve: Curve) -> str:
     values = curve.settings | curve.name
     values["whiten"] = curve.name["dataset"].endswith(WHITENED)
     values["dataset"] = curve.name["dataset"].removesuffix(WHITENED)
+    values |= {"sigma2": curve.sigma2.tolist(), "seed": curve.seeds.tolist()}
+    return again(file, configuration, values, free=("sigma2", "seed"))
+
+
+def again(
+    file: str, configuration: Mapping[str, Any], values: Mapping[str, Any], free: Sequence[str] = ()
+) -> str:
+    """The command that trains the trials with certain values again, elsewhere (`narrowing`)."""
     words = ["sparseae", "run", file]
-    for axis, choices in configuration["space"].items():
-        if axis not in ("sigma2", "seed") and len(choices) > 1:
-            value = values[axis].item() if isinstance(values[axis], np.generic) else values[axis]
-            text = yaml.safe_dump([value], default_flow_style=True).strip()
-            words += ["--set", f"space.{axis}={text}"]
+    for key, chosen in narrowing(configuration, values, free).items():
+        plain = [v.item() if isinstance(v, np.generic) else v for v in chosen]
+        words += [
+            "--set",
+            f"{key}={yaml.safe_dump(plain, default_flow_style=True, width=1e6).strip()}",
+        ]
     return shlex.join([*words, "--results", "again"])

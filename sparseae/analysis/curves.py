@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 
 from sparseae.analysis import thresholds
 from sparseae.errors import RequestError
+from sparseae.results.reader import load_last, load_parts
 from sparseae.results.schema import ADDED_FIELDS, THEORY_FIELDS
 
 #: What names a curve.
@@ -148,36 +150,72 @@ def curves(frame: pd.DataFrame) -> list[Curve]:
     Raises:
         RequestError: if a column is missing, or two trials have the same place on a curve.
     """
-    trials = trial_table(frame)
+    return _curves(trial_table(frame), [frame])
+
+
+def read_curves(places: str | Path | Sequence[str | Path]) -> list[Curve]:
+    """Every curve of one or several sweeps, as ``curves(load(places))``.
+
+    Never more than the last row of each trial, what is measured of each epoch, and one part of the
+    rows are in memory: of a million trials of 50 epochs less than 4 GB.
+
+    Raises:
+        RequestError: as `curves`, and where a folder or its files cannot be used.
+    """
+    columns = ["trial_id", "epoch", "status", *_MEASURED, *(f.name for f in THEORY_FIELDS)]
+    return _curves(trial_table(load_last(places)), load_parts(places, columns))
+
+
+def _curves(trials: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> list[Curve]:
+    """The curves of a table of trials and their rows."""
     if trials.empty:
         return []
-    rows = frame.drop_duplicates(["trial_id", "epoch"])
-    measured = _by_epoch(rows, trials.index)
+    measured = _by_epoch(parts, trials)
     configuration = [c for c in trials if c not in _NOT_CONFIGURATION]
     codes = np.column_stack(
         [np.zeros(len(trials), int), *(pd.factorize(trials[c])[0] for c in configuration)]
     )[:, 1:]
     groups = trials.groupby(CURVE).indices
-    return [
-        curve
+    grids = [
+        grid
         for values in sorted(groups)
-        for curve in _split(
+        for grid in _split(
             dict(zip(CURVE, values, strict=True)),  # type: ignore[arg-type]
-            groups[values], trials, measured, codes, configuration,
+            groups[values], trials, codes, configuration,
         )
     ]  # fmt: skip
+    tables: list[dict[str, np.ndarray]] = [{} for _ in grids]
+    for name in list(measured):
+        values = measured.pop(name)  # or all would be in memory twice
+        for grid, own in zip(grids, tables, strict=True):
+            own[name] = grid.table(values)
+    return [grid.curve(own) for grid, own in zip(grids, tables, strict=True)]
 
 
-def _by_epoch(rows: pd.DataFrame, trial_ids: pd.Index) -> dict[str, np.ndarray]:
-    """Each measured column as (trials, epochs), NaN where there is no row."""
-    place = trial_ids.get_indexer(rows["trial_id"]), rows["epoch"].to_numpy()
-    shape = len(trial_ids), int(place[1].max()) + 1
-    tables = {}
-    theory = [f.name for f in THEORY_FIELDS if f.name in rows]
-    for name in [*_MEASURED, *theory]:
-        tables[name] = np.full(shape, np.nan)
-        if name in rows:
-            tables[name][place] = rows[name].to_numpy(float, na_value=np.nan)
+def _by_epoch(parts: Iterable[pd.DataFrame], trials: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Each measured column as (trials, epochs), NaN where there is no row.
+
+    A trial with any diverged row is marked so in ``trials``.
+    """
+    shape = len(trials), int(trials["reached"].max()) + 1
+    tables = {name: np.full(shape, np.nan) for name in _MEASURED}
+    known = np.zeros(shape, bool)
+    diverged = trials["diverged"].to_numpy(copy=True)
+    for rows in parts:
+        of_part, names = pd.factorize(rows["trial_id"])
+        trial, epoch = trials.index.get_indexer(names)[of_part], rows["epoch"].to_numpy()
+        diverged[trial[(rows["status"] != "ok").to_numpy()]] = True
+        # Of a row that stands there twice the first counts: it is the one that is set last.
+        new = np.flatnonzero(~known[trial, epoch])[::-1]
+        place = trial[new], epoch[new]
+        known[place] = True
+        for name in (*_MEASURED, *(f.name for f in THEORY_FIELDS)):
+            if name in rows:
+                if name not in tables:
+                    tables[name] = np.full(shape, np.nan)
+                tables[name][place] = rows[name].to_numpy(float, na_value=np.nan)[new]
+    trials["diverged"] = diverged
+    trials["unfinished"] &= ~diverged
     return tables
 
 
@@ -185,10 +223,9 @@ def _split(
     name: dict[str, str],
     members: np.ndarray,
     trials: pd.DataFrame,
-    measured: dict[str, np.ndarray],
     codes: np.ndarray,
     configuration: list[str],
-) -> Iterator[Curve]:
+) -> Iterator[_Grid]:
     """The curves of one name, one for each further configuration."""
     varying = np.flatnonzero((codes[members] != codes[members[0]]).any(0))
     _, which = np.unique(codes[members][:, varying], axis=0, return_inverse=True)
@@ -197,60 +234,69 @@ def _split(
         values = trials.iloc[part[0]][configuration].to_dict()
         settings = {key: None if pd.isna(value) else value for key, value in values.items()}
         variant = {configuration[i]: settings[configuration[i]] for i in varying}
-        yield _curve(name, variant, settings, trials.iloc[part], part, measured)
+        yield _Grid(name, variant, settings, trials.iloc[part], part)
 
 
-def _curve(
-    name: dict[str, str],
-    variant: dict[str, Any],
-    settings: dict[str, Any],
-    trials: pd.DataFrame,
-    members: np.ndarray,
-    measured: dict[str, np.ndarray],
-) -> Curve:
-    sigma2, at_sigma2 = np.unique(trials["sigma2"], return_inverse=True)
-    seeds, at_seed = np.unique(trials["seed"], return_inverse=True)
-    if np.unique(at_seed * sigma2.size + at_sigma2).size < len(trials):
-        double = trials[trials.duplicated(["sigma2", "seed"])].iloc[0]
-        raise RequestError(
-            f"two trials are {' '.join(name.values())} with sigma2 {double['sigma2']:g} and seed "
-            f"{double['seed']}, yet have different trial_id: load the folders one by one"
-        )
-    sound = ~trials["diverged"].to_numpy()
-    reached = trials["reached"].to_numpy()
-    # Trials of a running sweep stand at different epochs; only the same epoch can be compared.
-    common = np.sort(reached[sound] if sound.any() else reached)[::-1]
-    epoch = int(common[common.size // 2])
+class _Grid:
+    """Which trial of a curve stands at which seed and sigma2."""
 
-    def table(values: np.ndarray) -> np.ndarray:
-        wide = np.full((seeds.size, sigma2.size, epoch + 1), np.nan)
-        wide[at_seed, at_sigma2] = np.where(sound[:, None], values[:, : epoch + 1], np.nan)
+    def __init__(
+        self,
+        name: dict[str, str],
+        variant: dict[str, Any],
+        settings: dict[str, Any],
+        trials: pd.DataFrame,
+        members: np.ndarray,
+    ) -> None:
+        self._name, self._variant, self._settings = name, variant, settings
+        self._members = members
+        self._sigma2, at_sigma2 = np.unique(trials["sigma2"], return_inverse=True)
+        self._seeds, at_seed = np.unique(trials["seed"], return_inverse=True)
+        self._at = at_seed, at_sigma2
+        if np.unique(at_seed * self._sigma2.size + at_sigma2).size < len(trials):
+            double = trials[trials.duplicated(["sigma2", "seed"])].iloc[0]
+            raise RequestError(
+                f"two trials are {' '.join(name.values())} with sigma2 {double['sigma2']:g} and "
+                f"seed {double['seed']}, yet have different trial_id: load the folders one by one"
+            )
+        self._sound = sound = ~trials["diverged"].to_numpy()
+        reached = trials["reached"].to_numpy()
+        # Trials of a running sweep stand at different epochs; only the same epoch can be compared.
+        common = np.sort(reached[sound] if sound.any() else reached)[::-1]
+        self._epoch = epoch = int(common[common.size // 2])
+        self._trial_ids = np.full((self._seeds.size, self._sigma2.size), "", dtype=object)
+        self._trial_ids[self._at] = trials.index.to_numpy(object)
+        self._unfinished = int(trials["unfinished"].sum())
+        self._behind = int((sound & (reached < epoch)).sum())
+
+    def table(self, values: np.ndarray) -> np.ndarray:
+        """What was measured of all trials, (trials, epochs), as (R, K, E) of these."""
+        wide = np.full((self._seeds.size, self._sigma2.size, self._epoch + 1), np.nan)
+        own = values[self._members, : self._epoch + 1]
+        wide[self._at] = np.where(self._sound[:, None], own, np.nan)
         return wide
 
-    trial_ids = np.full((seeds.size, sigma2.size), "", dtype=object)
-    trial_ids[at_seed, at_sigma2] = trials.index.to_numpy(object)
-    activation, dead, pre_activation, length = (measured[c][members] for c in _MEASURED)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        in_lengths = pre_activation / length
-    return Curve(
-        name=name,
-        variant=variant,
-        settings=settings,
-        sigma2=sigma2,
-        seeds=seeds,
-        activations=table(activation),
-        deads=table(dead),
-        pre_activations=table(in_lengths),
-        lengths=table(length)[..., -1],
-        epoch=epoch,
-        theory={
-            f.name: table(measured[f.name][members])
-            for f in THEORY_FIELDS
-            if f.name in measured and np.isfinite(measured[f.name][members]).any()
-        },
-        trials=len(trials),
-        trial_ids=trial_ids,
-        diverged=int((~sound).sum()),
-        unfinished=int(trials["unfinished"].sum()),
-        behind=int((sound & (reached < epoch)).sum()),
-    )
+    def curve(self, tables: dict[str, np.ndarray]) -> Curve:
+        """The curve, of each measured column as `table` has it."""
+        activation, dead, pre_activation, length = (tables[c] for c in _MEASURED)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            pre_activation /= length
+        theory = {f.name: tables[f.name] for f in THEORY_FIELDS if f.name in tables}
+        return Curve(
+            name=self._name,
+            variant=self._variant,
+            settings=self._settings,
+            sigma2=self._sigma2,
+            seeds=self._seeds,
+            activations=activation,
+            deads=dead,
+            pre_activations=pre_activation,
+            lengths=length[..., -1].copy(),  # a view would keep all epochs
+            epoch=self._epoch,
+            theory={k: values for k, values in theory.items() if np.isfinite(values).any()},
+            trials=self._members.size,
+            trial_ids=self._trial_ids,
+            diverged=int((~self._sound).sum()),
+            unfinished=self._unfinished,
+            behind=self._behind,
+        )

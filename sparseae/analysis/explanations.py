@@ -4,6 +4,7 @@ activation fraction over sigma2 > 0."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -63,11 +64,20 @@ class _Explanation(Prediction):
         raise NotImplementedError
 
 
-def _fall(curve: Curve) -> dict[int, np.ndarray]:
-    """By seed how far the activation fraction falls from sigma2 = 0: the mean over sigma2 > 0, over
-    the last half of the epochs."""
+def _shared(pairs: list[_Pair]) -> np.ndarray:
+    """The sigma2 that every curve has: over others their falls cannot be compared."""
+    known = [curve.sigma2[Sound.of(curve).columns] for curve, _ in pairs]
+    return reduce(np.intersect1d, known)
+
+
+def _fall(curve: Curve, at: np.ndarray) -> dict[int, np.ndarray]:
+    """By seed how far the activation fraction falls from the first sigma2 of ``at``: the mean over
+    the others, over the last half of the epochs."""
     sound = Sound.of(curve)
-    history = curve.activations[np.ix_(sound.seeds, sound.columns)][..., curve.last_half]
+    columns = sound.columns[np.isin(curve.sigma2[sound.columns], at)]
+    if columns.size < 2:
+        return {}
+    history = curve.activations[np.ix_(sound.seeds, columns)][..., curve.last_half]
     falls = (history[:, :1] - history[:, 1:]).mean(1)
     return {
         int(seed): fall
@@ -76,41 +86,43 @@ def _fall(curve: Curve) -> dict[int, np.ndarray]:
     }
 
 
-def _excess(part: Curve, whole: Curve) -> Effect:
+def _excess(part: Curve, whole: Curve, at: np.ndarray) -> Effect:
     """By how much the fall of one curve is more than half of another's, (R, 1), paired by seed."""
-    a, b = _fall(part), _fall(whole)
+    a, b = _fall(part, at), _fall(whole, at)
     seeds = sorted(set(a) & set(b))
     window = np.array([[a[seed] - thresholds.MOST * b[seed]] for seed in seeds])
     return Effect.of(window, part.epoch) if seeds else Effect(*np.full((3, 0, 1), NAN))
 
 
-def _size(curve: Curve) -> float:
-    falls = [fall[-1] for fall in _fall(curve).values()]
+def _size(curve: Curve, at: np.ndarray) -> float:
+    falls = [fall[-1] for fall in _fall(curve, at).values()]
     return float(np.mean(falls)) if falls else NAN
 
 
-def _words(name: str, pairs: list[_Pair]) -> str:
-    sizes = [f"{_size(c):.3f} at {corruptions_of(c)}" for c, _ in pairs]
+def _words(name: str, pairs: list[_Pair], at: np.ndarray) -> str:
+    sizes = [f"{_size(c, at):.3f} at {corruptions_of(c)}" for c, _ in pairs]
     return f"{name} falls by {', '.join(sizes)} corruptions a sample"
 
 
-def _lacking(used: Judged, dae: _Pair) -> str:
-    """What the curves lack for a statement about dae's effect."""
+def _lacking(used: Judged, dae: _Pair, at: np.ndarray) -> str:
+    """What the curves lack for a statement about dae's effect over some sigma2."""
     epochs = {curve.epoch for curve, _ in used}
     if len(epochs) > 1 or min(epochs) < thresholds.FEWEST_EPOCHS:
         return "epochs"
     if lacking := next((word for _, trend in used if (word := lacks_of(trend))), ""):
         return lacking
-    if not dae[1].full_range:
+    if at.size < 2 or at[0] > 0 or at[-1] < thresholds.FULL_RANGE:
         return "range"
-    return "" if _size(dae[0]) > thresholds.MARGIN else "control"
+    return "" if _size(dae[0], at) > thresholds.MARGIN else "control"
 
 
-def _compared(used: Judged, dae: _Pair, part: Curve, less: bool, words: str) -> Finding:
+def _compared(
+    used: Judged, dae: _Pair, part: Curve, less: bool, words: str, at: np.ndarray
+) -> Finding:
     """That the fall of ``part`` is less (or more) than half of dae's."""
-    if lacking := _lacking(used, dae):
+    if lacking := _lacking(used, dae, at):
         return Finding(words, used, lacks=lacking)
-    excess = _excess(part, dae[0])
+    excess = _excess(part, dae[0], at)
     if excess.now.shape[0] < 2:
         return Finding(words, used, lacks="seeds")
     below, above = limited(excess, -thresholds.MARGIN, thresholds.MARGIN)
@@ -143,9 +155,10 @@ class FirstOrderContributes(_Explanation):
 
     def judge(self, daes: list[_Pair], others: list[_Pair]) -> Finding:
         used, edae = [daes[0], others[0]], others[0][0]
-        words = f"{_words('dae', daes[:1])}; {_words('edae', others[:1])}"
-        falls = np.array([[fall] for fall in _fall(edae).values()])
-        if lacking := _lacking(used, daes[0]) or ("" if len(falls) > 1 else "seeds"):
+        at = _shared(used)
+        words = f"{_words('dae', daes[:1], at)}; {_words('edae', others[:1], at)}"
+        falls = np.array([[fall] for fall in _fall(edae, at).values()])
+        if lacking := _lacking(used, daes[0], at) or ("" if len(falls) > 1 else "seeds"):
             return Finding(words, used, lacks=lacking)
         fall = Effect.of(falls, edae.epoch)
         below, above = limited(fall, thresholds.MARGIN, thresholds.MARGIN)
@@ -177,11 +190,12 @@ class FirstOrderNecessary(_Explanation):
 
     def judge(self, daes: list[_Pair], others: list[_Pair]) -> Finding:
         used = [*daes, *others]
-        words = f"{_words('dae', daes)}; {_words('edae', others)}"
+        at = _shared(used)
+        words = f"{_words('dae', daes, at)}; {_words('edae', others, at)}"
         few, many = (corruptions_of(pair[0]) for pair in (daes[0], daes[-1]))
         if many / few <= thresholds.MORE_CORRUPTIONS:
             return Finding(f"{words}; the number was not varied", used, lacks="corruptions")
-        return _compared([daes[0], daes[-1]], daes[0], daes[-1][0], True, words)
+        return _compared([daes[0], daes[-1]], daes[0], daes[-1][0], True, words, at)
 
 
 class KinkExplains(_Explanation):
@@ -195,8 +209,9 @@ class KinkExplains(_Explanation):
 
     def judge(self, daes: list[_Pair], others: list[_Pair]) -> Finding:
         dae, dae2 = daes[0], others[0]
-        words = f"{_words('dae', [dae])}; {_words('dae2', [dae2])}"
-        return _compared([dae, dae2], dae, dae2[0], True, words)
+        at = _shared([dae, dae2])
+        words = f"{_words('dae', [dae], at)}; {_words('dae2', [dae2], at)}"
+        return _compared([dae, dae2], dae, dae2[0], True, words, at)
 
 
 def kink_share(curve: Curve) -> float:

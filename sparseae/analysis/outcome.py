@@ -7,9 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from sparseae.analysis.report import report
-from sparseae.analysis.trends import judge
+from sparseae.analysis.trends import judge_places
 from sparseae.analysis.verdicts import TOGETHER, verdict_table
-from sparseae.results import load
 from sparseae.results.location import Location
 from sparseae.results.parquet import write_table
 
@@ -20,7 +19,7 @@ def outcome(place: str, folder: Path) -> tuple[str, list[Path]]:
     Raises:
         RequestError: where there are no results.
     """
-    verdicts = verdict_table(judge(load(place)))
+    verdicts = verdict_table(judge_places(place))
     tested = verdicts[(verdicts["dataset"] == TOGETHER) & (verdicts["verdict"] != "not tested")]
     lines = ["| prediction | verdict |", "| --- | --- |"]
     lines += [f"| {row.prediction} | {row.verdict} |" for row in tested.itertuples()]

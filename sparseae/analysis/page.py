@@ -30,6 +30,7 @@ from sparseae.analysis.readings import reading_table
 from sparseae.analysis.trends import ACTIVATION, PRE_ACTIVATION, Judged, trend_table
 from sparseae.analysis.verdicts import NOT_TESTED, TOGETHER, Looks, Outcome, outcomes_of
 from sparseae.errors import RequestError
+from sparseae.model.space import blocks, points
 from sparseae.model.trial import DEFAULTS, with_own_keys
 from sparseae.results import provenance
 
@@ -244,10 +245,9 @@ def _expected(configuration: Mapping[str, Any]) -> set[tuple]:
     def matches(wanted: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         return all(values.get(k) in (v if isinstance(v, list) else [v]) for k, v in wanted.items())
 
-    axes = configuration.get("space", {})
     trials = set()
-    for point in itertools.product(*axes.values()):
-        values = configuration.get("training", {}) | dict(zip(axes, point, strict=True))
+    for point in itertools.chain.from_iterable(map(points, blocks(configuration))):
+        values = configuration.get("training", {}) | point
         for override in configuration.get("overrides") or []:
             if matches(override["when"], values):
                 values |= override["training"]

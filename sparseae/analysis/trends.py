@@ -10,13 +10,15 @@ these is `undecided`. How p-values are made: `sparseae.analysis.inference`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from sparseae.analysis import thresholds
-from sparseae.analysis.curves import Curve, curves
+from sparseae.analysis.curves import Curve, curves, read_curves
 from sparseae.analysis.inference import (
     NAN,
     Effect,
@@ -175,6 +177,15 @@ def judge(frame: pd.DataFrame) -> Judged:
         RequestError: if a column is missing.
     """
     return [(curve, trend_of(curve)) for curve in curves(frame)]
+
+
+def judge_places(places: str | Path | Sequence[str | Path]) -> Judged:
+    """Every curve of one or several sweeps with its trend, without all rows in memory.
+
+    Raises:
+        RequestError: in one line, where a folder or its files cannot be used.
+    """
+    return [(curve, trend_of(curve)) for curve in read_curves(places)]
 
 
 def trends(frame: pd.DataFrame) -> pd.DataFrame:

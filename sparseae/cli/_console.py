@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 #: Columns below which a table or a live view is no longer read; plain lines are.
 NARROWEST = 60
+#: What a column of text that folds takes at least.
+_FOLDED = 12
 #: A line is no longer than this, whatever COLUMNS says.
 _WIDEST = 500
 #: What a terminal is taken for that does not say, or that says nonsense.
@@ -133,12 +136,12 @@ def say(text: str | Text = "", style: str | None = None, indent: int = 0) -> Non
     console().print(Text(" " * indent) + line, soft_wrap=True)
 
 
-def paragraph(text: str, style: str | None = None, indent: int = 0) -> None:
+def paragraph(text: str | Text, style: str | None = None, indent: int = 0) -> None:
     """Print text that wraps at the width of what it is printed to."""
     from rich.text import Text
 
     out = console()
-    whole = Text(text, style or "")
+    whole = text if isinstance(text, Text) else Text(text, style or "")
     lines = [whole] if out.width < NARROWEST else whole.wrap(out, out.width - indent)
     for line in lines:
         line.rstrip()
@@ -191,30 +194,43 @@ def table(
         boxed: whether a line is drawn below them.
     """
     from rich import box
-    from rich.measure import Measurement
     from rich.table import Table
 
-    out = console()
     made = Table(
         title=title or None, title_justify="left", title_style="bold", show_header=head,
         box=box.SIMPLE_HEAD if boxed else None, padding=(0, 1, 0, 0) if boxed else (0, 1),
         pad_edge=boxed,
     )  # fmt: skip
-    for (name, kind), cells in zip(columns, zip(*rows, strict=True), strict=True):
-        longest = max([len(name), *(len(str(cell)) for cell in cells)])
+    for name, kind in columns:
         made.add_column(
             name, justify="right" if kind == "right" else "left", no_wrap=kind != "fold",
-            overflow="fold", min_width=min(20, longest) if kind == "fold" else longest,
+            overflow="fold",
         )  # fmt: skip
     for row in rows:
         made.add_row(*row)
-    needed = Measurement.get(out, out.options.update(width=_WIDEST), made).minimum
+    show(made)
+
+
+def show(made: Table) -> None:
+    """Print a table of text; where it would lose words for want of width, a line for each row."""
+    from rich.cells import cell_len
+
+    out = console()
+    needed = 0
+    for column in made.columns:
+        longest = max(cell_len(str(text)) for text in (column.header, *column.cells))
+        folds = column.overflow == "fold" and not column.no_wrap
+        column.min_width = min(_FOLDED, longest) if folds else longest
+        needed += column.min_width + made.padding[1] + made.padding[3]
     if out.width >= max(NARROWEST, needed):
         out.print(made)
         return
-    if title:
-        say(title, "bold")
-    for first, *others in rows:
-        named = zip(columns[1:], others, strict=True)
-        parts = [f"{name}={cell}" if head else str(cell) for (name, _), cell in named if str(cell)]
-        say(f"{first}: {', '.join(parts)}".replace("\n", ", "))
+    if made.title:
+        say(str(made.title), "bold")
+    names = [str(column.header) for column in made.columns]
+    for first, *others in zip(*(column.cells for column in made.columns), strict=True):
+        cells = [(name, str(cell).strip()) for name, cell in zip(names[1:], others, strict=True)]
+        parts = [f"{name}={cell}" if name and made.show_header else cell for name, cell in cells
+                 if cell]  # fmt: skip
+        head = f"{first}: " if str(first).strip() else "  "
+        say(f"{head}{', '.join(parts)}".replace("\n", ", "))

@@ -7,25 +7,22 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from sparseae.analysis.outlook import Open, Option, open_statements
-from sparseae.analysis.trends import judge
+from sparseae.analysis.trends import judge_places
 from sparseae.analysis.verdicts import Looks
+from sparseae.cli import _console as console
 from sparseae.errors import RequestError
 from sparseae.model.trial import Trial
-from sparseae.results import load
 from sparseae.results.location import Location
 from sparseae.results.reader import sweeps_in
 from sparseae.sweep.checkpoints import CHECKPOINTS
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.extension import ASKED, Addition, Pace, extended
 from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 #: Where a search stands: it goes on from there when it was killed.
 STATE = "next.json"
@@ -72,7 +69,7 @@ def propose(place: str, workers: int, pace: Pace | None = None) -> list[Proposal
     Raises:
         RequestError: where the results cannot be read.
     """
-    judged = judge(load(place))
+    judged = judge_places(place)
     looks = Looks.read(place)
     found = list(open_statements(judged, looks))
     with suppress(OSError):  # a place that cannot be written was looked at all the same
@@ -126,7 +123,6 @@ def decide(
     place: str,
     seconds: float,
     workers: int,
-    console: Console,
     show: Callable[[list[Proposal]], None],
     **how: Any,
 ) -> str:
@@ -139,7 +135,6 @@ def decide(
         place: a sweep's folder.
         seconds: that all of it may take, as planned.
         workers: trials at once.
-        console: where progress is shown.
         show: is given the proposals of each look.
         how: ``address`` or ``in_process``, as `sparseae.run` takes them.
 
@@ -154,7 +149,7 @@ def decide(
         raise RequestError(f"{place}: the folder of sweep {sweep.name!r} must have its name")
     state = _State.read(location, workers)
     if state.planned:  # it was killed, perhaps before all of this was trained
-        _train(place, state.planned, console, how)
+        _train(place, state.planned, how)
     rounds = state.rounds
     while True:
         proposals = propose(place, workers, state.pace)
@@ -170,7 +165,7 @@ def decide(
         if not asked.exists():
             asked.write_bytes((location / "sweep.yaml").read_bytes())
         state.write(location)
-        _train(place, state.planned, console, how)
+        _train(place, state.planned, how)
         rounds += 1
     with suppress(FileNotFoundError):
         (location / STATE).delete()
@@ -221,7 +216,7 @@ class _State:
         (location / STATE).write_bytes(json.dumps(known, indent=1).encode())
 
 
-def _train(place: str, planned: dict[str, Any], console: Console, how: dict[str, Any]) -> None:
+def _train(place: str, planned: dict[str, Any], how: dict[str, Any]) -> None:
     import sparseae
     from sparseae.cli._view import RunView
 
@@ -229,10 +224,10 @@ def _train(place: str, planned: dict[str, Any], console: Console, how: dict[str,
     parent = str(PurePosixPath(folder.rstrip("/")).parent) if "://" not in place else (
         folder.rstrip("/").rsplit("/", 1)[0]
     )  # fmt: skip
-    with RunView(console) as view:
+    with RunView(console.console()) as view:
         done = sparseae.run(planned, results=f"{parent}{mark}{options}", observer=view, **how)
     if done.interrupted:
-        console.print("Stopped; the same command goes on.", highlight=False)
+        console.say("Stopped; the same command goes on.")
         raise SystemExit(130)
     if done.failed:
         raise RequestError(f"{len(done.failed)} trials failed: {next(iter(done.failed.values()))}")

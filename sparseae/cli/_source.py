@@ -1,4 +1,4 @@
-"""The argument CONFIG of the commands that take a configuration."""
+"""Arguments that several commands take: the configuration, and where it is trained."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ SetValues = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change the configuration, repeatable."),
 ]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster; without it Ray starts on this machine.")
+]
+InProcess = Annotated[
+    bool, typer.Option("--in-process", help="Train in this process, without Ray.")
+]
+
+
+def require_one_place(address: str | None, in_process: bool) -> None:
+    """Refuse to train in two places."""
+    from sparseae.errors import RequestError
+
+    if address and in_process:
+        raise RequestError("--address and --in-process exclude each other")
 
 
 def sweep_of(config: str, set_values: list[str] | None) -> Sweep:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -11,52 +10,44 @@ from rich.text import Text
 from sparseae import paths
 from sparseae.analysis.plain import Statements, answers, on_each
 from sparseae.analysis.verdicts import NOT_TESTED, TOGETHER, Outcome
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from sparseae.cli import _console as console
 
 COLOURS = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
-
-#: Columns that the table needs.
-_NARROWEST = 60
 
 #: Data sets that have a column each; more are listed in words.
 _COLUMNS = 3
 
 
-def print_summary(console: Console, statements: Statements, place: str) -> None:
+def print_summary(statements: Statements, place: str) -> None:
     """The answers that everyone asks for, then a line a statement, then what one may do next.
 
     Args:
-        console: where to print.
         statements: each with its outcomes.
         place: of the results, for the commands that are named.
     """
-    # Narrower, the names would go: the terminal wraps these lines.
-    console.width = max(console.width, _NARROWEST)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for answer in answers(statements):
         grid.add_row(answer.question, Text(answer.words, COLOURS.get(answer.verdict, "")))
-    console.print(grid, highlight=False)
-    console.print()
+    console.show(grid)
+    console.say()
     tested = [(c, on_each(o)) for c, o in statements if o[TOGETHER].verdict != NOT_TESTED]
     datasets = list(dict.fromkeys(dataset for _, outcomes in tested for dataset in outcomes))
-    console.print(_table(tested, datasets), highlight=False)
-    console.print()
+    console.show(_table(tested, datasets))
+    console.say()
     each = [outcome for _, outcomes in tested for outcome in outcomes.values()]
     counts = {verdict: sum(o.verdict == verdict for o in each) for verdict in COLOURS}
     words = Text(", ").join(Text(f"{n} {v}", COLOURS[v]) for v, n in counts.items())
     untested = len(statements) - len(tested)
     if untested:
         words.append(f"; not tested: {untested} statement{'s' if untested > 1 else ''}")
-    console.print(words)
+    console.paragraph(words)
     more = [f"sparseae report {paths.public(place)}", "analyze --details has the numbers"]
     if counts["inconclusive"]:
         more.insert(0, f"sparseae next {paths.public(place)}: what would decide the open ones")
     for line in more:
-        console.print(Text(line, "dim"), soft_wrap=True)
+        console.say(line, "dim")
 
 
 def _table(tested: Statements, datasets: Sequence[str]) -> Table:
@@ -64,8 +55,7 @@ def _table(tested: Statements, datasets: Sequence[str]) -> Table:
     table.add_column("", no_wrap=True)
     columns = len(datasets) <= _COLUMNS
     for dataset in datasets if columns else ["data sets"]:
-        table.add_column(Text(dataset), overflow="fold" if not columns else "ellipsis",
-                         no_wrap=columns)  # fmt: skip
+        table.add_column(Text(dataset), overflow="fold")
     for label, outcomes in _labelled(tested):
         if columns:
             table.add_row(Text(label), *(_cell(outcomes.get(d)) for d in datasets))

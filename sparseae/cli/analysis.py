@@ -29,13 +29,12 @@ def analyze(
 ) -> None:
     """Print the verdict on every prediction; with --details every curve and number."""
     from sparseae.analysis.readings import reading_table
-    from sparseae.analysis.trends import judge, trend_table
+    from sparseae.analysis.trends import judge_places, trend_table
     from sparseae.analysis.verdicts import Looks, outcomes_of, verdict_table
     from sparseae.cli._details import print_details
     from sparseae.cli._summary import print_summary
-    from sparseae.results import load
 
-    judged = judge(load(places))
+    judged = judge_places(places)
     looks = Looks.read(places[0]) if len(places) == 1 else Looks()
     curves, verdicts = trend_table(judged), verdict_table(judged, looks)
     readings = reading_table(judged)
@@ -49,10 +48,10 @@ def analyze(
         console.write(json.dumps(found, indent=2) + "\n")
         return
     if details:
-        print_details(console.console(), curves, verdicts, readings)
+        print_details(curves, verdicts, readings)
     else:
         statements = list(outcomes_of(judged, looks=looks))
-        print_summary(console.console(), statements, places[0] if len(places) == 1 else "DIR")
+        print_summary(statements, places[0] if len(places) == 1 else "DIR")
     if unwritten:
         console.say(f"the tables could not be stored: {unwritten}")
 

@@ -27,7 +27,6 @@ def columns(
     for name in names or ():
         if name not in known:
             raise RequestError(f"column {name!r}: there is none; {nearest(name, known)}")
-    out = console.console()
     for title, part in parts.items():
         table = Table(box=None, title=title, title_justify="left", title_style="bold")
         for heading in ("column", "unit", "meaning"):
@@ -36,5 +35,5 @@ def columns(
             if not names or column.name in names:
                 table.add_row(column.name, column.unit, column.meaning)
         if table.rows:
-            out.print(table)
+            console.show(table)
             console.say()

@@ -11,7 +11,6 @@ from sparseae.cli import app
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
 
     from sparseae.analysis.differences import Differences
 
@@ -61,7 +60,7 @@ def diff_command(
         devices = [", ".join(sorted(f["device"].dropna().unique())) for f in frames]
         if devices[0] != devices[1]:
             origins.append(f"device: {devices[0]} -> {devices[1]}")
-    _print(console.console(), found, origins, details)
+    _print(found, origins, details)
 
 
 def _asked(by: str) -> tuple[str, list[str]]:
@@ -74,7 +73,7 @@ def _asked(by: str) -> tuple[str, list[str]]:
     return key.strip(), values
 
 
-def _print(console: Console, found: Differences, origins: list[str], details: bool) -> None:
+def _print(found: Differences, origins: list[str], details: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -100,18 +99,18 @@ def _print(console: Console, found: Differences, origins: list[str], details: bo
         turns = {row.first, row.second} == {"supported", "contradicted"}
         say("", f"{row.prediction}, {row.dataset}: {row.first} -> {row.second}",
             "bold red" if turns else "yellow")  # fmt: skip
-    console.print(summary)
+    console.show(summary)
     if len(found.curves):
-        console.print()
+        console.say()
         if details:
-            _print_values(console, found.table)
-        _print_curves(console, found.curves, None if details else _SHOWN)
+            _print_values(found.table)
+        _print_curves(found.curves, None if details else _SHOWN)
 
 
 _NAMES = {"activation_fraction": "active", "pre_activation": "E[a]"}
 
 
-def _print_curves(console: Console, curves: pd.DataFrame, most: int | None) -> None:
+def _print_curves(curves: pd.DataFrame, most: int | None) -> None:
     """A curve two rows, one a measure."""
     from rich import box
     from rich.table import Table
@@ -137,13 +136,13 @@ def _print_curves(console: Console, curves: pd.DataFrame, most: int | None) -> N
             str(row.pairs),
         )
         before = label
-    console.print(table)
+    console.show(table)
     if len(shown) < len(curves):
         more = len(curves) // 2 - len(shown) // 2
-        console.print(f"{more} curves differ less (--details has all)", style="dim")
+        console.say(f"{more} curves differ less (--details has all)", "dim")
 
 
-def _print_values(console: Console, values: pd.DataFrame) -> None:
+def _print_values(values: pd.DataFrame) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -163,7 +162,7 @@ def _print_values(console: Console, values: pd.DataFrame) -> None:
                 _with_error(row.difference, row.high - row.difference),
                 str(row.seeds),
             )
-        console.print(table)
+        console.show(table)
 
 
 def _with_error(value: float, half: float) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseae.cli import _console as console
 from sparseae.cli import app
+from sparseae.cli._source import Address, InProcess, require_one_place
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from sparseae.cli._deciding import Proposal
 
 
@@ -26,68 +26,51 @@ def next_command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trials at once; default: this machine's CPUs.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster; without it Ray starts on this machine.")
-    ] = None,
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="Train in this process, without Ray.")
-    ] = False,
+    address: Address = None,
+    in_process: InProcess = False,
 ) -> None:
     """For each open statement: what would decide it, with what odds, in what time."""
-    from rich.console import Console
-
     from sparseae.cli import _deciding
-    from sparseae.errors import RequestError
     from sparseae.sweep.stop import interrupt
 
-    if address and in_process:
-        raise RequestError("--address and --in-process exclude each other")
-    console = Console()
+    require_one_place(address, in_process)
     at_once = 1 if in_process else workers or os.cpu_count() or 1
     if not run:
-        _print(console, _deciding.propose(place, at_once), place)
+        _print(_deciding.propose(place, at_once), place)
         return
     signal.signal(signal.SIGTERM, interrupt)
 
     def show(proposals: list[Proposal]) -> None:
-        _print(console, proposals, None)
+        _print(proposals, None)
 
-    ended = _deciding.decide(
-        place, hours * 3600, at_once, console, show, address=address, in_process=in_process
-    )
-    console.print(ended, highlight=False, markup=False)
+    how = {"address": address, "in_process": in_process}
+    console.say(_deciding.decide(place, hours * 3600, at_once, show, **how))
 
 
-def _print(console: Console, proposals: list[Proposal], place: str | None) -> None:
+def _print(proposals: list[Proposal], place: str | None) -> None:
     """A statement a line, those that can be decided first."""
-    from rich.table import Table
-    from rich.text import Text
-
     if not proposals:
-        console.print("nothing is open: every statement that was tested is decided")
+        console.say("nothing is open: every statement that was tested is decided")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("open", overflow="fold")
-    table.add_column("what would decide it", overflow="fold")
-    table.add_column("odds", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
     hopeful = [p for p in proposals if p.option is not None]
-    for p in sorted(hopeful, key=lambda p: (-p.odds, p.seconds)):
-        table.add_row(Text(p.label), Text(p.words), f"{p.odds:.0%}", duration(p.seconds))
-    if hopeful:
-        console.print(table, highlight=False)
+    rows = [
+        (p.label, p.words, f"{p.odds:.0%}", duration(p.seconds))
+        for p in sorted(hopeful, key=lambda p: (-p.odds, p.seconds))
+    ]
+    columns = [("open", "fold"), ("what would decide it", "fold")]
+    if rows:
+        console.table([*columns, ("odds", "right"), ("time", "right")], rows)
     hopeless = [p for p in proposals if p.option is None]
     if hopeless:
-        console.print(Text("\nnot by ten times as much of the same:" if hopeful else
-                           "not by ten times as much of the same:", "dim"))  # fmt: skip
+        if rows:
+            console.say()
+        console.say("not by ten times as much of the same:", "dim")
         for p in hopeless:
-            console.print(Text(f"  {p.label}: {p.words}"))
+            console.paragraph(f"{p.label}: {p.words}", indent=2)
     if place and hopeful:
         total = sum(p.seconds for p in hopeful)
-        console.print(
-            Text(f"\nsparseae next {place} --run    trains them, in at most {duration(total)}"),
-            soft_wrap=True,
-        )
+        console.say()
+        console.say(f"sparseae next {place} --run    trains them, in at most {duration(total)}")
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,14 @@ import typer
 from sparseae import paths
 from sparseae.cli import _console as console
 from sparseae.cli import app
-from sparseae.cli._source import Config, SetValues, sweep_of
+from sparseae.cli._source import (
+    Address,
+    Config,
+    InProcess,
+    SetValues,
+    require_one_place,
+    sweep_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,12 +41,8 @@ def run(
         ),
     ] = "results",
     set_values: SetValues = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster; without it Ray starts on this machine.")
-    ] = None,
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="Train in this process, without Ray.")
-    ] = False,
+    address: Address = None,
+    in_process: InProcess = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete what a sweep of this name left before.")
     ] = False,
@@ -47,11 +50,9 @@ def run(
     """Train a sweep; run again, it goes on where it stopped."""
     import sparseae
     from sparseae.cli._view import RunView
-    from sparseae.errors import RequestError
     from sparseae.sweep.stop import interrupt
 
-    if address and in_process:
-        raise RequestError("--address and --in-process exclude each other")
+    require_one_place(address, in_process)
     _require_lasting(results)
     signal.signal(signal.SIGTERM, interrupt)
     console.on_lost.append(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml  # the value of --set is YAML
 
 from sparseae.cli import _console as console
 
@@ -35,7 +32,7 @@ def show(place: str, trial_id: str, filters: Path | None) -> None:
         raise RequestError(f"{place}: no trial {trial_id}; {nearest(trial_id, known[:5], known)}")
     for line in _lines(rows.iloc[-1].to_dict()):
         console.say(line)
-    console.console().print(_table(rows))
+    console.show(_table(rows))
     for command in _commands(place, rows.iloc[-1].to_dict()):
         console.say(command)
     if filters is not None:
@@ -57,6 +54,7 @@ def _lines(row: Mapping[str, Any]) -> Iterator[str]:
 
 def _commands(place: str, row: Mapping[str, Any]) -> Iterator[str]:
     """What trains this trial again, elsewhere: the sweep's configuration, narrowed to it."""
+    from sparseae.analysis.behind import again
     from sparseae.results.location import Location
     from sparseae.results.reader import configuration_of, sweeps_in
 
@@ -64,13 +62,7 @@ def _commands(place: str, row: Mapping[str, Any]) -> Iterator[str]:
         configuration = configuration_of(location)
         if configuration is None or configuration["name"] != row["sweep"]:
             continue
-        words = ["sparseae", "run", str(location / "sweep.yaml")]
-        for axis, choices in configuration["space"].items():
-            if len(choices) > 1:
-                value = row[axis].item() if hasattr(row[axis], "item") else row[axis]
-                text = yaml.safe_dump([value], default_flow_style=True).strip()
-                words += ["--set", f"space.{axis}={text}"]
-        yield shlex.join([*words, "--results", "again"])
+        yield again(str(location / "sweep.yaml"), configuration, row)
 
 
 def _table(rows: Any) -> Any:

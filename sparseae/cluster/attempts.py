@@ -25,7 +25,7 @@ from sparseae.cluster.silence import Silence, Stall
 from sparseae.cluster.worker import LeavingNodeError, UnusableNodeError
 from sparseae.results.location import Location
 from sparseae.sweep.job import Job, Task, drop_older
-from sparseae.sweep.plan import StackPlan, gpu_memory, memory
+from sparseae.sweep.plan import StackPlan, memory
 from sparseae.sweep.stop import Stop
 
 #: Seconds between two looks at what is silent, and for which what Ray told of its nodes holds.
@@ -102,9 +102,7 @@ class Attempts(Callback):
         piece, on_gpu = taken
         self._piece_of[name] = piece
         plan = self._plans[piece]
-        request = self._placement.request(
-            gpu_memory(plan) if on_gpu else 0, on_gpu, memory(plan) * self._more_memory[piece]
-        )
+        request = self._placement.request(on_gpu, memory(plan) * self._more_memory[piece])
         saved = self._saved[piece]
         return {
             "piece": piece,

@@ -22,6 +22,7 @@ from typing import Self
 
 import ray
 
+from sparseae.cluster import ray_internals
 from sparseae.errors import RequestError, last_line
 
 #: What Ray and Tune are told through the environment while a sweep runs; whoever runs it has their
@@ -38,6 +39,8 @@ _SETTINGS = {
 #: What Ray's workers import before they are given work, by the variable that asks for it; see
 #: `sparseae.cluster.ray_internals` for how Tune trials get those that Ray starts with itself.
 _PRELOAD = {"RAY_preload_python_modules": "sparseae.cluster.worker"}
+#: With which `ray.init` asks for a token from then on, where it has started a Ray.
+_MODE = "RAY_AUTH_MODE"
 #: One a process: Ray keeps the first that it was given.
 _TOKEN = secrets.token_hex(32)
 #: Seconds in which a cluster answers; Ray itself waits up to 12 minutes.
@@ -58,6 +61,7 @@ class Connection:
         self.local = self._where == "local"
         #: And was started for this run.
         self.private = self.local and not ray.is_initialized()
+        self._mode = os.environ.get(_MODE)
         self._error: BaseException | None = None
         self._up, self._over = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -75,6 +79,14 @@ class Connection:
             ray.shutdown()
             self._over.set()
             self._thread.join()
+        if self.private:
+            # Or a cluster that this process connects to later, and that has no token, could not
+            # call it back: each of its workers would be given up before it is placed.
+            if self._mode is None:
+                os.environ.pop(_MODE, None)
+            else:
+                os.environ[_MODE] = self._mode
+            ray_internals.read_settings()
 
     def wait(self) -> None:
         """Return when Ray is up.

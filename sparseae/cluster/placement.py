@@ -1,4 +1,4 @@
-"""Where the Tune trials of a sweep go: on CPUs, or on shares of GPUs, also of GPUs yet to come.
+"""Where the Tune trials of a sweep go: on CPUs, or on GPUs, also on GPUs yet to come.
 
 Pure: what a cluster has is told by `sparseae.cluster.tune`, and a test may tell anything.
 """
@@ -11,29 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sparseae.errors import RequestError
+from sparseae.sweep.cards import CARDS
 from sparseae.sweep.config import Resources
-
-#: Of a GPU, for a Tune trial that needs no more of its memory. Four at once keep a card busy while
-#: each of them also reports and writes; more would only take turns.
-GPU_SHARE = 0.25
-
-#: What CUDA and its libraries take of a card for each process, in bytes.
-_CONTEXT_BYTES = 600 << 20
 
 #: Host memory of a Tune trial's process beside the stack: Python, torch, Ray; and with CUDA.
 _PROCESS_BYTES, _CUDA_PROCESS_BYTES = 600 << 20, 1536 << 20
 
-#: Bytes of a card's memory, by Ray's ``accelerator_type``; the smallest that is sold so.
-_CARD_GIGABYTES = {
-    "A10G": 24, "A100": 40, "A100-40G": 40, "A100-80G": 80, "B200": 180, "GH200": 96, "H100": 80,
-    "H20": 96, "H200": 141, "K80": 12, "L4": 24, "L40S": 48, "P100": 16, "P4": 8,
-    "RTX-PRO-6000": 96, "T4": 16, "V100": 16,
-}  # fmt: skip
-_UNKNOWN_CARD_GIGABYTES = 16
-
-#: How much faster a share of a card is taken to be than a CPU worker, where both can have a piece.
+#: How much faster a card is taken to be than a CPU worker, where both can have a piece.
 #: Assumed, not measured: it decides only which pieces CPUs take beside GPUs.
-_GPU_SPEED = 8.0
+_GPU_SPEED = 32.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +36,6 @@ class Node:
         """How many Tune trials with these resources fit at once."""
         by_cpu = int(self.cpus / cpu)
         return min(by_cpu, int(self.gpus / gpu)) if gpu else by_cpu
-
-    @property
-    def card_bytes(self) -> int:
-        return _CARD_GIGABYTES.get(self.card or "", _UNKNOWN_CARD_GIGABYTES) << 30
 
 
 @dataclass(frozen=True)
@@ -83,12 +65,11 @@ class Placement:
 
     Attributes:
         cpu: CPUs of a Tune trial.
-        gpu: the least share of a GPU of a Tune trial on a GPU; 0 where none is used.
+        gpu: GPUs, or the share of one, of a Tune trial on a GPU; 0 where none is used.
         gpu_workers: Tune trials on GPUs at once, with those to come.
         cpu_workers: Tune trials without a GPU at once.
-        card_bytes: memory of the smallest card.
+        card: Ray's name of the slowest kind of card; None where it is not known.
         waiting: GPUs are asked for and none is up.
-        fixed: the share was given, and does not follow the memory.
         node_bytes: host memory of the largest node; 0 where it is not asked for, because some
             machine that could take a Tune trial does not tell how much it has.
     """
@@ -97,9 +78,8 @@ class Placement:
     gpu: float
     gpu_workers: int
     cpu_workers: int
-    card_bytes: int = 0
+    card: str | None = None
     waiting: bool = False
-    fixed: bool = False
     node_bytes: float = 0.0
 
     @property
@@ -107,17 +87,16 @@ class Placement:
         """For how many at once the work is cut: a CPU beside GPUs takes what is left."""
         return max(1, self.gpu_workers or self.cpu_workers)
 
-    def request(self, gpu_memory: int, on_gpu: bool, memory: int = 0) -> dict[str, float]:
+    def request(self, on_gpu: bool, memory: int = 0) -> dict[str, float]:
         """What a Tune trial asks Ray for.
 
         Args:
-            gpu_memory: bytes of a card that it needs at its peak.
             on_gpu: whether it goes on a GPU.
             memory: bytes of the host that its stack needs.
         """
         request = {"CPU": self.cpu}
         if on_gpu:
-            request["GPU"] = self.gpu if self.fixed else self.share(gpu_memory)
+            request["GPU"] = self.gpu
         if self.node_bytes and memory:
             whole = memory + (_CUDA_PROCESS_BYTES if on_gpu else _PROCESS_BYTES)
             request["memory"] = min(_rounded(whole), math.floor(self.node_bytes))
@@ -128,11 +107,6 @@ class Placement:
         """What each asks for, for people."""
         gpu = f" and {self.gpu:.2g} GPU" if self.gpu_workers else ""
         return f"{self.cpu:g} CPU{gpu}"
-
-    def share(self, memory: int) -> float:
-        """Of a card: as many Tune trials share it as its memory holds, at most 1 / GPU_SHARE."""
-        needed = (memory + _CONTEXT_BYTES) / self.card_bytes
-        return next((1 / n for n in range(round(1 / self.gpu), 1, -1) if needed <= 1 / n), 1.0)
 
 
 def _rounded(size: int) -> int:
@@ -166,8 +140,8 @@ def place(wanted: Resources, cluster: Cluster) -> Placement:
         later = sum(node.trials(cpu, 0) for node in cluster.to_come)
         foretold = _foretold(wanted, workers or later)
         return Placement(cpu, 0.0, 0, foretold, node_bytes=_told_memory(cluster))
-    fixed = wanted.gpu != "auto"
-    gpu = float(wanted.gpu) if fixed else GPU_SHARE
+    # Processes that share a card take turns: four took 18 minutes for what one did in 14.
+    gpu = 1.0 if wanted.gpu == "auto" else float(wanted.gpu)
     if gpu > 1 and gpu != int(gpu):
         raise RequestError(f"resources.gpu: {gpu:g}: above 1 it must be a whole number")
     if with_gpu and gpu > max(node.gpus for node in with_gpu):
@@ -180,13 +154,18 @@ def place(wanted: Resources, cluster: Cluster) -> Placement:
         gpu=gpu,
         gpu_workers=_foretold(wanted, sum(node.trials(cpu, gpu) for node in with_gpu)),
         cpu_workers=0
-        if fixed
+        if wanted.gpu != "auto"
         else sum(node.trials(cpu, 0) for node in cluster.up if not node.gpus),
-        card_bytes=min((node.card_bytes for node in with_gpu), default=0),
+        card=_slowest(with_gpu),
         waiting=not cluster.gpus_up,
-        fixed=fixed,
         node_bytes=_told_memory(cluster) if with_gpu else 0.0,
     )
+
+
+def _slowest(nodes: Sequence[Node]) -> str | None:
+    kinds = {node.card for node in nodes}
+    known = [card for card in kinds if card in CARDS]
+    return min(known, key=lambda c: CARDS[c].teraflops) if len(known) == len(kinds) > 0 else None
 
 
 def _foretold(wanted: Resources, told: int) -> int:
@@ -276,9 +255,10 @@ def describe(placement: Placement, cluster: Cluster) -> str:
         return f"{p.cpu_workers:,} at once on CPUs, {p.cpu:g} each"
     gpus = sum(node.gpus for node in cluster.every)
     up = f"{cluster.gpus_up:g} of {gpus:g} GPUs up" if cluster.to_come else f"{gpus:g} GPUs"
-    text = f"{p.gpu_workers:,} at once on {up}, a share of {p.gpu:.2g} each"
+    each = "one each" if p.gpu == 1 else f"{p.gpu:.2g} each"
+    text = f"{p.gpu_workers:,} at once on {up}, {each}"
     if not gpus:
-        text = f"none yet: {p.gpu_workers:,} wait for a GPU, a share of {p.gpu:.2g} each"
+        text = f"none yet: {p.gpu_workers:,} wait for a GPU, {each}"
     return text + (f"; beside them {p.cpu_workers:,} on CPUs" if p.cpu_workers else "")
 
 

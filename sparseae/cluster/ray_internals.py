@@ -45,6 +45,18 @@ def prompt_tune(*, private: bool) -> Iterator[None]:
         yield
 
 
+def read_settings() -> None:
+    """Buys a process that has had a Ray of its own a cluster that asks for no token.
+
+    Ray reads the environment once, and again where it starts a Ray of its own, for which it sets
+    ``RAY_AUTH_MODE``; it does not look again when it is gone.
+    """
+    with suppress(Exception):
+        raylet: Any = importlib.import_module("ray._raylet")
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
 @dataclass(frozen=True)
 class Error:
     """Why a Tune trial failed.

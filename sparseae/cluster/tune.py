@@ -145,7 +145,7 @@ def param_space(sweep: Sweep) -> dict[str, Any]:
     """
     return {
         axis: list(values) if axis in sweep.stack else tune.grid_search(list(values))
-        for axis, values in sweep.space.items()
+        for axis, values in sweep.axes.items()
     }
 
 
@@ -154,7 +154,7 @@ def _config(task: Task, sweep: Sweep) -> dict[str, Any]:
     members = [trial.values() for trial in task.trials]
     point = {
         axis: sorted({m[axis] for m in members}) if axis in sweep.stack else members[0][axis]
-        for axis in sweep.space
+        for axis in sweep.axes
     }
     return point | {"piece": task.index}
 

@@ -16,7 +16,7 @@ from sparseae.data.gaussian import Gaussian
 from sparseae.data.matrix import Matrix
 from sparseae.data.mnist import MNIST
 from sparseae.data.photo_patches import PhotoPatches
-from sparseae.errors import RequestError, named, nearest, shown
+from sparseae.errors import RequestError, first_line, named, nearest, shown
 
 __all__ = [
     "CIFAR10",
@@ -35,7 +35,13 @@ __all__ = [
 ]
 
 for _found in pkgutil.iter_modules(__path__):
-    import_module(f"{__name__}.{_found.name}")
+    try:
+        import_module(f"{__name__}.{_found.name}")
+    except RequestError:
+        raise
+    except Exception as _error:
+        _why = f"{type(_error).__name__}: {first_line(_error)}"
+        raise RequestError(f"sparseae/data/{_found.name}.py cannot be imported: {_why}") from _error
 
 
 def source(name: str) -> Source:

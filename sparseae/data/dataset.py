@@ -79,7 +79,7 @@ class Source(ABC):
         if "name" in cls.__dict__:
             for needed in ("about", "shape", "load"):
                 if getattr(cls, needed, None) is getattr(Source, needed, None):
-                    raise TypeError(f"{cls.__module__}.{cls.__name__}: has no {needed}")
+                    raise RequestError(f"{cls.__module__}.{cls.__name__}: has no {needed}")
             SOURCES[cls.name] = cls
 
     def check(self) -> None:  # noqa: B027 (nothing to check is a good answer)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sparseae.engine import c
-from sparseae.engine.c import Compiled, compiled, turned
+from sparseae.engine.library import Compiled, compiled, turned
 from sparseae.engine.products import (
     PRODUCTS,
     ROUTINES,

@@ -314,17 +314,18 @@ void update(
         }
 }
 
-/* Back through an activation whose slope is s' = c0 + c1 h + c2 h^2, or 1 where h is not 0 (gate).
+/* Back through an activation whose slope is s' = c0 + c1 h + c2 h^2, or 1 where h is not 0 (gate),
+ * or lies in `slopes` turned over as h does, and s'' in `curvatures` (null: 0).
  *
- * From dh and h turned over, (m, rows), with  da = (dh + bend_j ds'/dh s') s':  out (m, 2 rows) gets
- * da and behind it h; db (m,) the sums of da over the samples, total (m,) those of s'^2. bends (m,)
- * stands for `bend` where it is not null. */
+ * From dh and h turned over, (m, rows), with  da = (dh + bend_j s'') s', where s'' = ds'/dh s':  out
+ * (m, 2 rows) gets da and behind it h; db (m,) the sums of da over the samples, total (m,) those of
+ * s'^2. bends (m,) stands for `bend` where it is not null. */
 #define SLOPE(h) (c0 + (h) * (c1 + c2 * (h)))
 #define BENT(dh, h, slope, bend) (((dh) + (bend) * ((c1 + twice * (h)) * (slope))) * (slope))
 void backward(
     const REAL *restrict dh, const REAL *restrict h, REAL *restrict out, REAL *restrict db,
     REAL *restrict total, long rows, long m, int gate, REAL c0, REAL c1, REAL c2, REAL bend,
-    const REAL *restrict bends)
+    const REAL *restrict bends, const REAL *restrict slopes, const REAL *restrict curvatures)
 {
     const REAL twice = 2 * c2;
     const eight one = 1 + (eight){0};
@@ -339,6 +340,11 @@ void backward(
                 places open = hi != 0;
                 slope = (eight)((places)one & open);
                 di = (eight)((places)di & open);
+            } else if (slopes) {
+                slope = *(const eight *)(slopes + j * rows + row);
+                if (curvatures)
+                    di += k * *(const eight *)(curvatures + j * rows + row);
+                di *= slope;
             } else {
                 slope = SLOPE(hi);
                 di = BENT(di, hi, slope, k);
@@ -349,9 +355,19 @@ void backward(
             *(eight *)(out + rows + row) = hi;
         }
         for (int lane = 0; row < rows; row++, lane++) {
-            REAL hi = h[row], di = dh[row];
-            REAL slope = gate ? (hi != 0 ? 1 : 0) : SLOPE(hi);
-            di = gate ? (hi != 0 ? di : 0) : BENT(di, hi, slope, k);
+            REAL hi = h[row], di = dh[row], slope;
+            if (gate) {
+                slope = hi != 0 ? 1 : 0;
+                di = hi != 0 ? di : 0;
+            } else if (slopes) {
+                slope = slopes[j * rows + row];
+                if (curvatures)
+                    di += k * curvatures[j * rows + row];
+                di *= slope;
+            } else {
+                slope = SLOPE(hi);
+                di = BENT(di, hi, slope, k);
+            }
             sum[lane] += di;
             square[lane] += slope * slope;
             out[row] = di;
@@ -360,4 +376,72 @@ void backward(
         db[j] = sum_of_eight(sum);
         total[j] = sum_of_eight(square);
     }
+}
+
+/* ---- A step -------------------------------------------------------------------------------- */
+
+/* One member, and what its steps are made in; c.py has the same under the same names. */
+struct step {
+    /* Rows: `copies` times the samples. */
+    long rows, copies, m, n;
+    REAL *W, *V, *b, *vb;
+    /* A (m, 2 rows) = [da; h]^T, X (2 rows, n) = [x; dy]; a, h and dh turned over; `clean` (rows, n)
+     * for more than one copy of x. */
+    REAL *A, *X, *a, *h, *dh, *db, *total, *factors, *room, *clean, *probe;
+    /* As `backward` has them; null where s' follows from h. */
+    const REAL *slopes, *curvatures;
+    REAL sigma, scale, momentum, rate, decay, lowest, highest, c0, c1, c2, bend, lam, share;
+    int gate, with_bias;
+};
+
+/* a of x (samples, n), with sigma eps (rows, n) added where eps is not null. */
+void forward(const struct step *s, const REAL *restrict x, const REAL *restrict eps)
+{
+    const long numbers = s->rows / s->copies * s->n;
+    for (long copy = 0; copy < s->copies; copy++) {
+        REAL *restrict out = s->X + copy * numbers;
+        if (eps)
+            for (long i = 0; i < numbers; i++)
+                out[i] = x[i] + s->sigma * eps[copy * numbers + i];
+        else
+            __builtin_memcpy(out, x, numbers * sizeof(REAL));
+    }
+    encode(s->X, s->W, s->b, s->a, s->room, s->rows, s->m, s->n, s->rows);
+}
+
+/* The rest of the step, once h is there. The offset of dh_j and what `bend` is are given for each
+ * unit where these are not null; lam share total_j scales_j W_j is part of the gradient. */
+void back(
+    const struct step *s, const REAL *x, const REAL *offset, const REAL *bends, const REAL *scales)
+{
+    const long rows = s->rows, m = s->m, n = s->n, numbers = rows / s->copies * n;
+    REAL *dy = s->X + rows * n;
+    if (s->copies > 1) {
+        for (long copy = 0; copy < s->copies; copy++)
+            __builtin_memcpy(s->clean + copy * numbers, x, numbers * sizeof(REAL));
+        x = s->clean;
+    }
+    residual(s->h, s->W, x, dy, s->room, rows, m, n, rows, s->scale);
+    encode(dy, s->W, offset, s->dh, s->room, rows, m, n, rows);
+    backward(
+        s->dh, s->h, s->A, s->db, s->total, rows, m, s->gate, s->c0, s->c1, s->c2, s->bend, bends,
+        s->slopes, s->curvatures);
+    gradient(s->A, s->X, s->V, s->room, 2 * rows, m, n, s->momentum);
+    if (s->decay)
+        for (long i = 0; i < m * n; i++)
+            s->V[i] += s->decay * s->W[i];
+    if (s->share)
+        for (long j = 0; j < m; j++)
+            s->factors[j] = s->total[j] * s->lam * s->share * (scales ? scales[j] : 1);
+    update(
+        s->W, s->V, 0, s->share ? s->factors : 0, m, n, s->b, s->vb, s->with_bias ? s->db : 0,
+        s->momentum, s->rate, s->lowest, s->highest);
+    /* What is finite as long as the loss is. */
+    eight squares = {0};
+    long i = 0;
+    for (; i + 8 <= rows * n; i += 8)
+        squares += *(const eight *)(dy + i) * *(const eight *)(dy + i);
+    for (; i < rows * n; i++)
+        squares[0] += dy[i] * dy[i];
+    *s->probe += sum_of_eight(squares);
 }

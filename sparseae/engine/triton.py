@@ -109,7 +109,8 @@ class TritonStep(Step):
         self._tiles, W = tiles, members.W
         G, m, n = W.shape
         penalty = problem.model.penalty
-        self._corrupted = isinstance(problem.model.encoder_input, Corrupted)
+        seen = problem.model.encoder_input
+        self._corrupted = seen if isinstance(seen, Corrupted) else None
         self._mean = penalty if isinstance(penalty, OfMean) else None
         self._slope = penalty if isinstance(penalty, OfSlope) else None
         self._rho, self._factors = W.new_empty(2, G, m)
@@ -131,9 +132,10 @@ class TritonStep(Step):
         self._wide = min(_WIDEST, max(16, _power_of_two(n)))
 
     def run(self, run: Run) -> None:
-        eps = run.eps if self._corrupted else None
+        seen, eps = self._corrupted, run.eps
         for step, rows in enumerate(run.rows):
-            self._step(run.data, rows, None if eps is None else eps[step])
+            noises = None if seen is None or eps is None else seen.noises(eps[step])
+            self._step(run.data, rows, noises)
 
     def _step(self, x: Tensor, order: Tensor, eps: Tensor | None) -> None:
         problem, members, tiles = self._problem, self._members, self._tiles

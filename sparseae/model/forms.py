@@ -36,14 +36,23 @@ class Clean:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """The encoder sees x + sigma eps for ``draws`` independent eps ~ N(0, I), and never x."""
+    """The encoder sees x + sigma eps for ``draws`` independent eps ~ N(0, I), and never x.
+
+    Attributes:
+        antithetic: it sees x - sigma eps too, so that what is odd in eps cancels.
+    """
 
     draws: int
+    antithetic: bool = False
 
     @property
     def rows(self) -> int:
         """Rows that the encoder sees of a sample."""
-        return self.draws
+        return self.draws * (2 if self.antithetic else 1)
+
+    def noises(self, eps: Tensor) -> Tensor:
+        """Every noise that the encoder sees, (..., rows, B, n), by the drawn eps (..., K, B, n)."""
+        return torch.cat([eps, -eps], dim=-3) if self.antithetic else eps
 
 
 @dataclass(frozen=True)
@@ -211,10 +220,13 @@ class OfSlope(Penalty):
             return None
         factors = c.lam.times(total).mul_(self.p / rows)
         if norms is not None and self.p != 2:
-            # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
-            tiny = torch.finfo(norms.dtype).tiny
-            factors.mul_(norms.clamp_min(tiny).pow_(self.p - 2))
+            factors.mul_(self.of_norms(norms))
         return factors
+
+    def of_norms(self, norms: Tensor) -> Tensor:
+        """norm(W_j)^(p - 2), by which k_j has the direction of W_j and not its length."""
+        # Of a row of zeros norm(W_j) has no direction; the row stays as it is.
+        return norms.clamp_min(torch.finfo(norms.dtype).tiny).pow_(self.p - 2)
 
     def moment(self, a: Tensor, h: Tensor, s: Activation) -> Tensor:
         return s.slope_power(s.slope(a, h), self.q)

@@ -135,6 +135,7 @@ class Model:
         if not isinstance(self.encoder_input, Corrupted):
             return x, x
         assert eps is not None
+        eps = self.encoder_input.noises(eps)
         clean = x.unsqueeze(1).expand_as(eps).flatten(1, 2)
         return c.sigma.plus(clean, eps.flatten(1, 2), out=out), clean
 

@@ -33,7 +33,8 @@ class Training:
     momentum: float = 0.9
     #: Training samples, at most; a smaller data set is used whole.
     samples: int = 50_000
-    #: Independent corruptions of each sample (dae), or the draws averaged (edae).
+    #: Independent corruptions of each sample (dae), pairs of them (dae_pairs, dae_bias,
+    #: dae_weights), or the draws averaged (edae).
     corruptions: int = 1
     #: Target mean activation of sae; 0 is eq. 13, above 0 is eq. 12.
     rho: float = 0.0

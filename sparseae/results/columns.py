@@ -55,7 +55,8 @@ EPOCHS: dict[str, tuple[str, str]] = {
     "reconstruction_error": ("squared input units", "Mean over samples of norm(x - y)^2"),
     "regularization": (
         "as the loss",
-        "lambda R over the training set; null where a model has no such term: ae, dae, edae",
+        "lambda R over the training set; null where a model has no such term: "
+        "ae, dae, dae_pairs, dae_bias, dae_weights, edae",
     ),
     "loss": ("as the loss", "reconstruction_error + regularization"),
     "weight_norm_mean": ("1", "Mean over units of norm(W_j)"),

@@ -43,16 +43,28 @@ def load(
     keys = ["sweep", "trial_id", "epoch"]
     wanted = None if columns is None else list(dict.fromkeys([*keys, *columns]))
     rows = None if epochs is None else pc.field("epoch").isin(sorted(epochs))
-    several = _sweeps(places)
-    tables = [_joined(sweep, "epochs", _parts(sweep, "epochs", wanted, rows)) for sweep in several]
-    for place, table in zip(several, tables, strict=True):
-        needed = [f.name for f in EPOCH_FIELDS if wanted is None or f.name in wanted]
-        if missing := [name for name in needed if name not in table.column_names]:
-            raise RequestError(f"{place}: the epochs have no column {', '.join(missing)}")
+    tables = [_joined(sweep, "epochs", _epochs(sweep, wanted, rows)) for sweep in _sweeps(places)]
     frame = _frame(tables, keys)
     added = [f.name for f in ADDED_FIELDS if wanted is None or f.name in wanted]
     absent = {name: np.nan for name in added if name not in frame}
     return frame.assign(**absent) if absent else frame
+
+
+def load_parts(
+    places: str | Path | Sequence[str | Path], columns: Sequence[str]
+) -> Iterator[pd.DataFrame]:
+    """The epochs part by part, so that never more than one is in memory.
+
+    Args:
+        places: as for `load`. A row that stands there twice comes twice.
+        columns: those of these that a part has.
+
+    Raises:
+        RequestError: in one line, where a folder or its files cannot be used.
+    """
+    for sweep in _sweeps(places):
+        for part in _epochs(sweep, columns):
+            yield part.to_pandas()
 
 
 def load_last(
@@ -71,7 +83,7 @@ def load_last(
     last = pa.table({})
     for sweep in _sweeps(places):
         waiting: list[pa.Table] = []
-        for part in _parts(sweep, "epochs", wanted):
+        for part in _epochs(sweep, wanted):
             waiting.append(_latest(part))
             if sum(table.num_rows for table in waiting) > _MOST_WAITING + last.num_rows:
                 last, waiting = _latest(_joined(sweep, "epochs", [last, *waiting])), []
@@ -83,9 +95,11 @@ def _latest(table: pa.Table) -> pa.Table:
     """Of each trial the row of its last epoch, of which one stays."""
     if not table.num_rows:
         return table
-    ordered = table.sort_by([("trial_id", "ascending"), ("epoch", "descending")])
-    ids = ordered["trial_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    return ordered.filter(pa.array(np.r_[True, ids[1:] != ids[:-1]]))
+    keys = table.select(["trial_id", "epoch"])
+    keys = keys.append_column("row", pa.array(np.arange(table.num_rows)))
+    keys = keys.sort_by([("trial_id", "ascending"), ("epoch", "descending")])
+    ids = keys["trial_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return table.take(keys["row"].filter(pa.array(np.r_[True, ids[1:] != ids[:-1]])))
 
 
 def _sweeps(places: str | Path | Sequence[str | Path]) -> list[Location]:
@@ -209,6 +223,19 @@ def _parts(
             yield table if rows is None else table.filter(rows)
         except (ValueError, OSError) as error:
             raise RequestError(f"{file}: cannot be read: {first_line(error)}") from None
+
+
+def _epochs(
+    sweep: Location, columns: Sequence[str] | None, rows: pc.Expression | None = None
+) -> Iterator[pa.Table]:
+    """Each part of a sweep's epochs; raises at the end where no part has a column."""
+    there: set[str] = set()
+    for part in _parts(sweep, "epochs", columns, rows):
+        there.update(part.column_names)
+        yield part
+    needed = [f.name for f in EPOCH_FIELDS if columns is None or f.name in columns]
+    if missing := [name for name in needed if name not in there]:
+        raise RequestError(f"{sweep}: the epochs have no column {', '.join(missing)}")
 
 
 def _joined(location: Location, kind: str, tables: Iterable[pa.Table]) -> pa.Table:

@@ -10,11 +10,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from sparseae.errors import RequestError, named, nearest, shown
-from sparseae.model.trial import AXES, FUNCTIONS, STACKABLE, TRAINING_TYPES, Training
+from sparseae.model.trial import AXES, FUNCTIONS, STACKABLE, TRAINING_TYPES
 from sparseae.sweep.reading import NUMBER
-
-#: The paper's values of sigma2 (section 3).
-PAPER_SIGMA2 = (0.0, 0.001, 0.01, 0.04, 0.09, 0.16, 0.25, 0.36, 0.49, 0.64, 0.81, 1.0)
 
 
 def _number(value: object) -> object:
@@ -89,7 +86,7 @@ NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 OVERRIDE = ("when", "training")
 
 
-def _checked(key: str, value: object, where: str) -> Any:
+def value_of(key: str, value: object, where: str) -> Any:
     """One value of an axis or training key, converted to its type."""
     try:
         checked = _VALUES[key].validate_python(value)
@@ -104,15 +101,6 @@ def _checked(key: str, value: object, where: str) -> Any:
     elif key == "dataset" and not checked.isprintable():
         raise RequestError(f"{where}: must be a name or a path, not {shown(checked)}")
     return checked
-
-
-def require_data(names: Sequence[str]) -> None:
-    """Refuse a data set that is none, or a file that cannot be used."""
-    from sparseae import data
-
-    for i, name in enumerate(names):
-        with refusing(f"space.dataset[{i}]", name):
-            data.check(name)
 
 
 @contextmanager
@@ -184,37 +172,11 @@ def list_of(value: object, where: str) -> list[Any]:
     return list(value)
 
 
-def _space(value: object) -> dict[str, tuple[Any, ...]]:
-    if value is None:
-        raise RequestError("space: is missing")
-    raw = mapping(value, "space")
-    require_known(raw, _VALUES, "space.")
-    raw = {"constraint": ["unit_norm"], "seed": [0]} | raw
-    space = {}
-    for axis in [*AXES, *(key for key in TRAINING_TYPES if key in raw)]:
-        where = f"space.{axis}"
-        if axis not in raw:
-            raise RequestError(f"{where}: is missing")
-        values = raw[axis]
-        if axis == "sigma2" and values == "paper":
-            values = PAPER_SIGMA2
-        values = list(values) if isinstance(values, list | tuple) else [values]
-        if not values:
-            raise RequestError(f"{where}: is empty")
-        checked = [_checked(axis, v, f"{where}[{i}]") for i, v in enumerate(values)]
-        seen = set()
-        for i, v in enumerate(checked):
-            if v in seen:
-                raise RequestError(f"{where}[{i}]: {shown(v)} stands here twice")
-            seen.add(v)
-        space[axis] = tuple(checked)
-    return space
-
-
-def _training(value: object, where: str) -> dict[str, Any]:
+def training_of(value: object, where: str) -> dict[str, Any]:
+    """Keys of training, each checked."""
     raw = mapping(value, where)
     require_known(raw, TRAINING_TYPES, f"{where}.")
-    return {key: _checked(key, raw[key], f"{where}.{key}") for key in raw}
+    return {key: value_of(key, raw[key], f"{where}.{key}") for key in raw}
 
 
 def stack_of(value: object) -> tuple[str, ...]:
@@ -230,17 +192,6 @@ def stack_of(value: object) -> tuple[str, ...]:
     return tuple(axes)
 
 
-def values_of(
-    raw: Mapping[Any, Any],
-) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any], dict[str, set[Any]]]:
-    """The space, the whole training, and every value that either gives a key."""
-    space = _space(raw.get("space"))
-    training = {k: getattr(Training(), k) for k in TRAINING_TYPES}
-    training |= _training(given(raw, "training", {}), "training")
-    every = {key: (value,) for key, value in training.items()} | space
-    return space, training, {key: set(values) for key, values in every.items()}
-
-
 def overrides_of(
     value: object, known: dict[str, set[Any]], before: Mapping[str, set[Any]]
 ) -> list[dict[str, Any]]:
@@ -254,7 +205,7 @@ def overrides_of(
             if part not in raw:
                 raise RequestError(f"{where}.{part}: is missing")
         when = matcher_of(raw["when"], f"{where}.when", known, before)
-        training = _training(raw["training"], f"{where}.training")
+        training = training_of(raw["training"], f"{where}.training")
         if not when:
             continue
         for key, changed in training.items():
@@ -280,7 +231,7 @@ def matcher_of(
         values = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
         if not values:
             raise RequestError(f"{where}.{key}: is empty")
-        checked = [_checked(key, v, f"{where}.{key}") for v in values]
+        checked = [value_of(key, v, f"{where}.{key}") for v in values]
         there = [v for v in checked if v in known[key]]
         for v in checked:
             if v not in known[key] | before.get(key, set()):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from operator import itemgetter
@@ -16,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparseae.errors import RequestError, named, shown
+from sparseae.model.space import ZIP, Block, blocks, every_value, points, size
 from sparseae.model.trial import AXES, TRAINING_TYPES, Training, Trial, with_own_keys
 from sparseae.sweep.checks import (
     Flag,
@@ -29,13 +29,12 @@ from sparseae.sweep.checks import (
     name_of,
     overrides_of,
     refusing,
-    require_data,
     require_known,
     stack_of,
-    values_of,
 )
 from sparseae.sweep.notify import is_reference
 from sparseae.sweep.reading import changed, parse, plain, read
+from sparseae.sweep.space import require_data, values_of
 
 #: Listing this many trials took 14 s and half a gigabyte.
 _MOST_TRIALS = 1_000_000
@@ -50,7 +49,7 @@ class Resources(_Strict):
 
     #: CPUs of one Tune trial, and the threads that compute its steps.
     cpu: Annotated[Number, Field(gt=0)] = 1
-    #: GPUs of one Tune trial; ``auto``: a share of a GPU where there is one.
+    #: GPUs of one Tune trial; ``auto``: one where there is one. Those that share one take turns.
     gpu: Literal["auto"] | Annotated[Number, Field(ge=0)] = "auto"
     #: How many Tune trials run at once when all machines are there, for which the work is cut;
     #: ``auto``: as many as the cluster and its autoscaler's file hold. KubeRay tells nobody.
@@ -75,7 +74,11 @@ class Sweep(_Strict):
     #: The sweep's name, of the folder of its results.
     name: Word
     #: Axis to values: model, activation, sigma2, constraint, dataset, seed and any key of training.
-    space: dict[str, tuple[Any, ...]]
+    #: A list of such blocks is their union.
+    space: tuple[dict[str, tuple[Any, ...]], ...]
+    #: Axes of space that go through their values in pairs, not in a product, as
+    #: [hidden_units, learning_rate]; or a list of such groups.
+    zip: tuple[tuple[str, ...], ...] = ()
     #: Axes whose trials train together as one Tune trial; what may differ in a stack is a number.
     stack: tuple[str, ...] = ("sigma2", "seed")
     #: How each trial trains.
@@ -144,12 +147,12 @@ class Sweep(_Strict):
         before: dict[str, set[Any]] = {}
         if set_values:
             with suppress(RequestError):
-                _, _, before = values_of(raw)
+                *_, before = values_of(raw)
                 overrides_of(given(raw, "overrides", []), before, {})
         for text in [set_values] if isinstance(set_values, str) else set_values:
             raw = changed(raw, text)
         sweep = cls._checked(dict(raw), before)
-        require_data(sweep.space["dataset"])
+        require_data(sweep.space)
         sweep._require_possible()
         return sweep
 
@@ -169,7 +172,7 @@ class Sweep(_Strict):
     def _checked(cls, raw: dict[Any, Any], before: Mapping[str, set[Any]]) -> Sweep:
         require_known(raw, cls.model_fields, "")
         name = name_of(raw.get("name"))
-        space, training, known = values_of(raw)
+        space, pairs, training, known = values_of(raw)
         plain = {key: raw[key] for key in _PLAIN if raw.get(key) is not None}
         require_known(
             mapping(plain.get("resources", {}), "resources"), Resources.model_fields, "resources."
@@ -184,6 +187,7 @@ class Sweep(_Strict):
                 {
                     "name": name,
                     "space": space,
+                    "zip": pairs,
                     "stack": stack_of(raw.get("stack", ["sigma2", "seed"])),
                     "training": training,
                     "overrides": overrides,
@@ -238,8 +242,18 @@ class Sweep(_Strict):
         return self._size - self.excluded - len(self.trials())
 
     @property
+    def blocks(self) -> list[Block]:
+        """The blocks of the space, each with the pairs that hold in it."""
+        return blocks(dict(self))
+
+    @cached_property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """Every axis of any block, with all its values."""
+        return every_value(self.space, self.training)
+
+    @property
     def _size(self) -> int:
-        return math.prod(len(values) for values in self.space.values())
+        return sum(map(size, self.blocks))
 
     @cached_property
     def _listed(self) -> tuple[tuple[Trial, ...], int]:
@@ -251,8 +265,8 @@ class Sweep(_Strict):
         trainings: dict[tuple, Training] = {}
         trials: dict[tuple, Trial] = {}
         excluded = 0
-        for point in itertools.product(*self.space.values()):
-            values = self.training | dict(zip(self.space, point, strict=True))
+        for point in itertools.chain.from_iterable(map(points, self.blocks)):
+            values = self.training | point
             for when, changes in overrides:
                 if _matches(when, values):
                     values |= changes
@@ -275,6 +289,8 @@ class Sweep(_Strict):
     def resolved(self) -> dict[str, Any]:
         """Plain data that `load` reads back as the same sweep, for files: without a secret."""
         data = self.model_dump(mode="json")
+        if len(self.space) == 1:
+            data["space"] = data["space"][0]
         if self.notify is None or not is_reference(self.notify):
             del data["notify"]
         return data
@@ -327,13 +343,24 @@ def difference(old: Sweep, new: Sweep) -> list[str]:
     if _keeps_trials(old, new):
         return everywhere
     changes = []  # what changed, and the old sweep with that change alone
-    for part in ("space", "training"):
-        before, after = getattr(old, part), getattr(new, part)
-        for key in dict.fromkeys([*before, *after]):
-            if before.get(key) != after.get(key):
-                alone = {k: v for k, v in (before | {key: after.get(key)}).items() if v is not None}
-                line = f"{part}.{key}: {_plain(before.get(key))} -> {_plain(after.get(key))}"
-                changes.append((line, {part: alone}))
+    gone = [i for i, block in enumerate(old.space) if block not in new.space]
+    come = [i for i, block in enumerate(new.space) if block not in old.space]
+    if len(gone) == len(come):
+        for i, j in zip(gone, come, strict=True):
+            where = "space" if len(new.space) == 1 else f"space[{j}]"
+            keys = list(_changed_keys(where, old.space[i], new.space[j]))
+            if old.blocks[i][ZIP] or new.blocks[j][ZIP]:  # no axis of a pair changes alone
+                keys = [("; ".join(line for line, _ in keys), new.space[j])]
+            for line, alone in keys:
+                changes.append((line, {"space": (*old.space[:i], alone, *old.space[i + 1 :])}))
+    else:
+        line = f"space: {len(old.space)} blocks -> {len(new.space)}"
+        changes.append((line, {"space": new.space}))
+    for line, alone in _changed_keys("training", old.training, new.training):
+        changes.append((line, {"training": alone}))
+    if old.zip != new.zip:
+        line = f"zip: {_plain(old.zip)} -> {_plain(new.zip)}"
+        changes.append((line, {"space": new.space, "zip": new.zip}))
     for part in ("overrides", "exclude"):
         if getattr(old, part) != getattr(new, part):
             line = f"{part}: {_plain(old.resolved()[part])} -> {_plain(new.resolved()[part])}"
@@ -344,6 +371,16 @@ def difference(old: Sweep, new: Sweep) -> list[str]:
         if not _keeps_trials(old, Sweep.model_construct(**dict(old) | change))
     ]
     return everywhere + (guilty or [line for line, _ in changes])
+
+
+def _changed_keys(
+    where: str, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each key that differs, in words, and ``before`` with that key alone as it is after."""
+    for key in dict.fromkeys([*before, *after]):
+        if before.get(key) != after.get(key):
+            alone = {k: v for k, v in {**before, key: after.get(key)}.items() if v is not None}
+            yield f"{where}.{key}: {_plain(before.get(key))} -> {_plain(after.get(key))}", alone
 
 
 def _keeps_trials(old: Sweep, new: Sweep) -> bool:

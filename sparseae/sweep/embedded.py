@@ -11,6 +11,8 @@ from pathlib import Path
 
 from sparseae.errors import RequestError, nearest
 
+SCHEMA = "schema.json"
+
 _INSTALLED = Path(__file__).parents[1] / "tune_configs"
 _CHECKOUT = Path(__file__).parents[2] / "tune_configs"
 
@@ -48,7 +50,7 @@ def about(name: str) -> str:
 
 
 def copy(name: str, to: Path) -> Path:
-    """Copy one into a folder; return the file.
+    """Copy one into a folder, with the schema that it names for editors; return the file.
 
     Raises:
         RequestError: if another file stands there, or the folder cannot be written.
@@ -60,6 +62,9 @@ def copy(name: str, to: Path) -> Path:
             raise RequestError(f"{target}: is there already and differs; name another --to")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
+        ours, theirs = (place / SCHEMA for place in (folder(), to))
+        if not theirs.exists():
+            theirs.write_bytes(ours.read_bytes())
     except OSError as error:
         raise RequestError(f"{target}: cannot be written: {error.strerror or error}") from None
     return target

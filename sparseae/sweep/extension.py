@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparseae.errors import RequestError
+from sparseae.model.space import ZIP
 from sparseae.model.trial import Trial
 from sparseae.results.location import Location
 from sparseae.sweep.config import Sweep, difference
@@ -50,11 +51,16 @@ def extended(sweep: Sweep, additions: Iterable[Addition]) -> Sweep:
     """The sweep with what is added to some of its curves.
 
     Raises:
-        RequestError: where the configuration cannot say it: `epochs` is an axis.
+        RequestError: where the configuration cannot say it: `epochs` is an axis, or seeds or sigma2
+            are paired with another.
     """
-    if "epochs" in sweep.space:
+    if "epochs" in sweep.axes:
         raise RequestError("space.epochs: a sweep along epochs cannot be added to")
-    axes = [axis for axis in sweep.space if axis not in ("seed", "sigma2")]
+    for block in sweep.blocks:
+        for axis in ("seed", "sigma2"):
+            if any(axis in group for group in block[ZIP]):
+                raise RequestError(f"zip: a sweep that pairs {axis} cannot be added to")
+    axes = [axis for axis in sweep.axes if axis not in ("seed", "sigma2")]
     curves: dict[tuple, _Wanted] = {}
     of_trial: dict[str, tuple] = {}
     for trial in sweep.trials():
@@ -78,10 +84,10 @@ def extended(sweep: Sweep, additions: Iterable[Addition]) -> Sweep:
             wanted.sigma2 |= dict.fromkeys(addition.sigma2)
             if addition.epochs > max(wanted.epochs, longer.get(key, 0)):
                 longer[key] = addition.epochs
-    seeds = sorted({*sweep.space["seed"]}.union(*(w.seeds for w in curves.values())))
-    sigma2 = sorted({*sweep.space["sigma2"]}.union(*(w.sigma2 for w in curves.values())))
+    seeds = sorted({*sweep.axes["seed"]}.union(*(w.seeds for w in curves.values())))
+    sigma2 = sorted({*sweep.axes["sigma2"]}.union(*(w.sigma2 for w in curves.values())))
     raw = sweep.resolved()
-    raw["space"] = raw["space"] | {"seed": seeds, "sigma2": sigma2}
+    raw["space"] = [{**block, "seed": seeds, "sigma2": sigma2} for block in sweep.space]
     # What earlier additions keep from the other curves is said anew, from the trials.
     exclude = [entry for entry in raw["exclude"] if not _of_one_curve(entry, axes)]
     overrides = list(raw["overrides"])

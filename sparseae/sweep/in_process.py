@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sparseae.errors import RequestError
 from sparseae.results.location import Location
 from sparseae.sweep.checkpoints import CHECKPOINTS
 from sparseae.sweep.config import Sweep
@@ -26,7 +27,7 @@ class InProcess:
 
 
 def _execute(job: Job, stop: Stop) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(job.sweep)
     for task in job.tasks(1):
         try:
             x = as_tensor(job.datasets[task.preparation])
@@ -50,19 +51,38 @@ def _execute(job: Job, stop: Stop) -> None:
             job.recorder.finished(task)
 
 
+def device_of(sweep: Sweep) -> torch.device:
+    """Where this process trains a sweep.
+
+    Raises:
+        RequestError: if it asks for a GPU, and torch can use none here.
+    """
+    wanted = sweep.resources.gpu
+    if wanted == 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if wanted != "auto":
+        raise RequestError(f"resources.gpu: {wanted:g}: torch can use no GPU here")
+    return torch.device("cpu")
+
+
 def _train(job: Job, task: Task, piece: Piece, stop: Stop) -> None:
     kept: list[Location] = []
     rows = list(piece.rows)  # of a checkpoint: the run that saved it may not have written them
     while True:
+        stopping = False
         if not piece.finished:
             rows += piece.advance()
-            if stop.asked or piece.checkpoint_due(job.sweep.checkpoint_every):
+            # Asked once a turn: while rows are written it is answered after the next epoch.
+            stopping = stop.asked
+            if stopping or piece.checkpoint_due(job.sweep.checkpoint_every):
                 _save(job, task, piece, kept)
         if piece.finished:
             break
         job.recorder.rows(task, rows)
         rows = []
-        if stop.asked:
+        if stopping:
             raise KeyboardInterrupt
     if job.sweep.keep_weights:
         piece.save_weights(job.location / "weights")

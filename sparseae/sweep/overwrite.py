@@ -51,7 +51,7 @@ def require_ours(location: Location) -> None:
     try:
         known = yaml.safe_load(file.read_bytes())
         ours = isinstance(known, Mapping) and known.get("name") == location.name
-        ours = ours and isinstance(known.get("space"), Mapping) and "training" in known
+        ours = ours and isinstance(known.get("space"), Mapping | list) and "training" in known
     except (FileNotFoundError, yaml.YAMLError, ValueError):
         ours = False
     if not ours:

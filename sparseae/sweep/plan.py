@@ -19,6 +19,7 @@ from sparseae.engine.footprint import flops, footprint
 from sparseae.engine.minibatches import NOISE_BYTES
 from sparseae.engine.stack import Stack
 from sparseae.model.trial import TRAINING_TYPES, Trial
+from sparseae.sweep.cards import CARDS, seconds_on
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.preparation import Preparation
 from sparseae.sweep.routines import shape_of
@@ -195,13 +196,21 @@ class Plan:
     largest_memory: int  # bytes of the largest Tune trial, of the card where it is on a GPU
     preparation_memory: int  # bytes, before training, of the data set that takes most
     flops: float
-    seconds: float | None  # estimated, with `rate` on each worker; None on GPUs
-    rate: float | None  # FLOP/s of one core, training and measuring, measured
+    seconds: float | None  # estimated; None on GPUs of a kind that is not known
+    rate: float | None  # FLOP/s of one core, training and measuring, measured; None on GPUs
     checkpoint_bytes: int
 
 
-def make_plan(sweep: Sweep, workers: int, *, gpu: bool = False) -> Plan:
-    """Plan a sweep for so many Tune trials at once, on CPUs or on GPUs."""
+def make_plan(
+    sweep: Sweep, workers: int, *, gpu: bool = False, card: str | None = None, share: float = 1.0
+) -> Plan:
+    """Plan a sweep for so many Tune trials at once.
+
+    Args:
+        gpu: on GPUs, not on CPUs.
+        card: Ray's name of these (`sparseae.sweep.cards`).
+        share: of a card that a Tune trial has; those that share one take turns.
+    """
     trials = sweep.trials()
     whole = stacks(sweep)
     pieces = cut(whole, workers, gpu=gpu)
@@ -211,6 +220,9 @@ def make_plan(sweep: Sweep, workers: int, *, gpu: bool = False) -> Plan:
         rates = _rates(pieces)
         each = [piece.flops / rate for piece, rate in zip(pieces, rates, strict=True)]
         seconds, rate = _last_finish(each, workers), flops / sum(each)
+    elif card in CARDS:
+        each = [seconds_on(CARDS[card], p.trials, *data_shape(p.trials[0])) for p in pieces]
+        seconds = _last_finish(sorted(each, reverse=True), workers) / min(share, 1.0)
     shapes = [(data_shape(plan.trials[0]), plan.trials) for plan in whole]
     return Plan(
         trials=len(trials),

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
@@ -217,17 +217,33 @@ def parse(text: str | bytes, origin: str) -> Any:
 
 
 def changed(raw: Mapping[Any, Any], text: str) -> dict[Any, Any]:
-    """``raw`` with one ``KEY=VALUE`` applied."""
+    """``raw`` with one ``KEY=VALUE`` applied.
+
+    Where ``space`` has several blocks, ``space.seed`` is the axis of all, ``space.1.seed`` of one:
+    a number is a place in a list.
+    """
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
         raise RequestError(f"--set {shown(text)}: must be KEY=VALUE, as training.epochs=2")
-    whole = inner = dict(raw)
-    for part in path[:-1]:
-        below = inner.get(part)
-        if below is not None and not isinstance(below, Mapping):
-            raise RequestError(f"--set {named(key)}: {named(part)} is not a mapping")
-        inner[part] = dict(below or {})
-        inner = inner[part]
-    inner[path[-1]] = parse(value, f"--set {key}")
-    return whole
+    return _set(raw, path, parse(value, f"--set {key}"), f"--set {named(key)}")
+
+
+def _set(below: Any, path: Sequence[str], value: Any, where: str, above: str = "") -> Any:
+    """``below`` with a value at a path in it, in a copy."""
+    if not path:
+        return value
+    part, *rest = path
+    if isinstance(below, list | tuple):
+        if part.isdecimal() and len(part) < 10:
+            if int(part) >= len(below):
+                raise RequestError(f"{where}: {above} has {len(below)} entries, from 0")
+            changed = [*below]
+            changed[int(part)] = _set(below[int(part)], rest, value, where, f"{above}.{part}")
+            return changed
+        if above == "space":
+            return [_set(block, path, value, where, "a block of space") for block in below]
+    below = {} if below is None else below
+    if not isinstance(below, Mapping):
+        raise RequestError(f"{where}: {named(above)} is not a mapping")
+    return {**below, part: _set(below.get(part), rest, value, where, part)}

@@ -25,6 +25,7 @@ import yaml
 
 from sparseae.engine.products import TORCH
 from sparseae.errors import RequestError, nearest
+from sparseae.model import MODELS
 from sparseae.model.trial import Trial
 from sparseae.results.location import Location
 from sparseae.results.parquet import read_table
@@ -379,6 +380,10 @@ def _origin(one: _Recorded, routine: str, asked: str, device: str) -> tuple[bool
         for key in [*binding, "numpy", "python", "git_commit"]
         if key in now and before[key] and before[key] != {now[key]}
     ]
+    made_on_cpu = {name == "cpu" for name in before["device"]}
+    t = one.trial
+    if MODELS[t.model](t.training).encoder_input.draws and made_on_cpu != {device == "cpu"}:
+        changes.append("noise: a GPU and a CPU draw other numbers, as other seeds would")
     return exact, changes
 
 

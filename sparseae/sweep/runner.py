@@ -67,14 +67,13 @@ class Results:
 
     def _repr_html_(self) -> str:
         """In a notebook: what was trained, and the final activation fractions along sigma2."""
-        frame = self.frame
+        last = self.last
         words = f"{self.trials:,} trials, {self.trained:,} trained now"
         words += f", {len(self.failed):,} failed" if self.failed else ""
         words += ", stopped before the end" if self.interrupted else ""
         head = f"<b>{html.escape(self.place)}</b>: {words}"
-        if frame.empty:
+        if last.empty:
             return head
-        last = frame.loc[frame.groupby("trial_id")["epoch"].idxmax()]
         wide = last.pivot_table(
             index=["dataset", "constraint", "activation", "model"],
             columns="sigma2",

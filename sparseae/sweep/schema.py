@@ -10,6 +10,7 @@ from sparseae.data import SOURCES
 from sparseae.model.activations import ACTIVATIONS
 from sparseae.model.constraints import CONSTRAINTS
 from sparseae.model.objective import MODELS
+from sparseae.model.space import ZIP
 from sparseae.model.trial import AXES, DEFAULTS, FUNCTIONS, STACKABLE, TRAINING_TYPES
 from sparseae.sweep.checks import NAME, VALUES
 from sparseae.sweep.config import Resources, Sweep
@@ -20,6 +21,12 @@ _NAMES = {
     "constraint": CONSTRAINTS,
     "f": FUNCTIONS,
 }
+
+#: Keys that are described here, not by pydantic.
+_MADE = ("name", "space", ZIP, "stack", "training", "overrides", "exclude", "resources")
+
+_PAIR = {"type": "array", "items": {"enum": list(VALUES)}, "minItems": 2}
+_PAIRS = {"anyOf": [{"type": "array", "maxItems": 0}, _PAIR, {"type": "array", "items": _PAIR}]}
 
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 
@@ -34,15 +41,20 @@ def schema() -> dict[str, Any]:
     rest = {
         key: {k: v for k, v in field.items() if k not in ("title", "$ref")}
         for key, field in fields.items()
-        if key not in ("name", "space", "stack", "training", "overrides", "exclude", "resources")
+        if key not in _MADE
     }
+    block = _mapping(
+        {**space, ZIP: {"$ref": "#/$defs/zip"}},
+        [a for a in AXES if a not in ("constraint", "seed")],
+    )
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A sweep of sparseae",
         **_mapping(
             {
                 "name": {"type": "string", "pattern": f"^{NAME}$"},
-                "space": _mapping(space, [a for a in AXES if a not in ("constraint", "seed")]),
+                "space": _one_or_several({"$ref": "#/$defs/space"}),
+                ZIP: {"$ref": "#/$defs/zip"},
                 "stack": _list({"enum": list(STACKABLE)}),
                 "training": _mapping(training),
                 "overrides": _list(
@@ -57,7 +69,7 @@ def schema() -> dict[str, Any]:
             },
             ["name", "space"],
         ),
-        "$defs": {key: _value(key) for key in VALUES},
+        "$defs": {key: _value(key) for key in VALUES} | {"space": block, ZIP: _PAIRS},
     }
 
 

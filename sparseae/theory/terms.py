@@ -171,6 +171,8 @@ class Probe:
                 first_order = (above - below) / 2 * (x.shape[0] / draws) ** 0.5
             if model.odd_in_noise:
                 added.zero_()  # what is left is rounding
+            if isinstance(seen, Corrupted) and seen.antithetic:
+                first_order.zero_()  # as well
             if isinstance(seen, Corrupted) and isinstance(model.penalty, NoPenalty):
                 smooth = not s.piecewise_linear
                 second_order = gradient(DAE2()) - ae if smooth else torch.zeros_like(ae)

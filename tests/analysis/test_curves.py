@@ -6,9 +6,11 @@ import pyarrow as pa
 import pytest
 
 import sparseae
+from sparseae.analysis.curves import curves, read_curves
 from sparseae.model.trial import AXES, TRAINING_TYPES
 from sparseae.results.schema import epoch_schema
 from tests.analysis.frames import curve
+from tests.conftest import REPOSITORY
 
 CONFIGURED = {*AXES, *TRAINING_TYPES}
 MEASURED = [
@@ -34,3 +36,26 @@ def test_a_configured_column_splits_curves(column):
         frame[column] = one
     both = sparseae.trends(pd.concat([frame, other], ignore_index=True))
     assert len(both) == 2
+
+
+def same(one, other) -> bool:
+    for name, value in vars(one).items():
+        np.testing.assert_equal(vars(other)[name], value, err_msg=name)
+    return True
+
+
+@pytest.mark.parametrize("sweep", ["explanations", "reference"])
+def test_curves_are_the_same_part_by_part(tmp_path, sweep):
+    """Of real sweeps with theory, diverged trials, rows that stand twice and rows that miss."""
+    frame = sparseae.load(REPOSITORY / "results" / sweep)
+    rows = frame.sample(frac=0.9, random_state=0).sort_values("epoch", kind="stable")
+    rows = pd.concat([rows, rows.iloc[:100].assign(activation_fraction=0.5)])
+    rows.loc[rows.index[50:60], "status"] = "diverged"
+    (tmp_path / "epochs").mkdir()
+    for part in range(3):
+        place = tmp_path / "epochs" / f"part-{part}.parquet"
+        rows.iloc[part * len(rows) // 3 : (part + 1) * len(rows) // 3].to_parquet(place)
+    whole = curves(sparseae.load(tmp_path))
+    parts = read_curves(tmp_path)
+    assert len(whole) == len(parts) > 1
+    assert all(same(one, other) for one, other in zip(whole, parts, strict=True))

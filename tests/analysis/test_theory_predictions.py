@@ -121,6 +121,22 @@ def test_the_first_order_term_does_not_contribute_where_it_changes_nothing():
     assert found["first-order-contributes", "digits"] == "contradicted"
 
 
+@pytest.mark.parametrize("without", ["", "sigma2 != 0", "sigma2 in (0, 0.01)", "sigma2 < 0.25"])
+def test_falls_are_compared_over_the_sigma2_that_both_curves_have(without):
+    """A mean over other values, or from another first one, is no share of dae's fall."""
+    dae = curve("decreasing", model="dae", noise=0.001)
+    no_kink = curve("decreasing", model="dae2", noise=0.001)
+    found = rows(dae, no_kink.query(without) if without else no_kink).loc["kink-explains", "digits"]
+    assert (found["verdict"], found["needs"]) == (
+        ("inconclusive", "range") if without else ("contradicted", "")
+    )
+    sparse = rows(dae, no_kink[no_kink["sigma2"].isin((0, 0.01, 1))]).loc["kink-explains", "digits"]
+    # The whole of dae's fall, that is half of it above one half.
+    own = dae[(dae["epoch"] == 10) & dae["sigma2"].isin((0, 0.01, 1))]
+    means = own.groupby("sigma2")["activation_fraction"].mean()
+    assert sparse["effect"] == pytest.approx((means[0] - means[[0.01, 1]].mean()) / 2, abs=0.002)
+
+
 def test_of_edae_the_papers_one_corruption_is_judged():
     found = explained(many="decreasing", first_order="decreasing", no_kink="flat")
     assert found["relu-corruption-sparser: relu edae unit_norm", "digits"] == "supported"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from rich.console import Console
 
 import sparseae
 from sparseae.cli import _deciding, main
@@ -46,9 +45,7 @@ def rows(place) -> pd.DataFrame:
 
 def decide(place, seconds=600.0) -> str:
     how = {"address": None, "in_process": True}
-    return _deciding.decide(
-        str(place), seconds, 1, Console(quiet=True), lambda proposals: None, **how
-    )
+    return _deciding.decide(str(place), seconds, 1, lambda proposals: None, **how)
 
 
 def test_it_trains_what_it_proposes_and_decides_most_of_it(place):

@@ -16,6 +16,7 @@ import botocore.client
 import pytest
 import requests
 import yaml
+from ray.autoscaler._private.aws import utils
 
 from tests.conftest import REPOSITORY
 
@@ -72,6 +73,9 @@ def account(server, tmp_path, monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     boto3.setup_default_session()
+    # Ray keeps its clients; those of another module's account ask a server that has ended.
+    utils.resource_cache.cache_clear()
+    utils.client_cache.cache_clear()
     requests.post(f"{server}/moto-api/reset", timeout=10).raise_for_status()
     return tmp_path
 

@@ -108,7 +108,7 @@ def test_auto_has_the_autoscaler_start_gpus(alone, tmp_path):
         "ray start --head --num-cpus=2 --autoscaling-config=~/ray_bootstrap_config.yaml"
     )
     plan = alone.do("sparseae plan sweep.yaml --address auto")
-    assert "4 at once on 0 of 2 GPUs up" in " ".join(plan.split())
+    assert "2 at once on 0 of 2 GPUs up" in " ".join(plan.split())
     said = alone.do("sparseae run sweep.yaml --address auto --results results")
     assert "no GPU is up yet" in said
     assert len(load(tmp_path / "shared" / "results" / "grown")) == 4 * 3

@@ -98,6 +98,18 @@ class Site:
         found = re.search(rf"{name}-\d: running, \d+/12 trials, ([\d,]+)/[\d,]+ epochs", said)
         return int(found[1].replace(",", "")) if found else 0
 
+    def up(self) -> None:
+        """`ray up`, where no Ray is up: tests come in any order."""
+        answers = self.head.run("bash", "-c", f": < /dev/tcp/127.0.0.1/{PORT}").returncode == 0
+        if not answers:
+            done = self.do(f"ray up --yes {YAML}", timeout=400)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    def cut(self, tunnel: subprocess.Popen) -> None:
+        tunnel.terminate()
+        tunnel.wait()
+        self.do("pkill -x ssh")  # the laptop's own, the only one in its process namespace
+
     def tunnel(self) -> subprocess.Popen:
         """`ray dashboard`, once its port answers."""
         tunnel = self.begin(f"ray dashboard {YAML}")
@@ -143,17 +155,15 @@ def site(tmp_path_factory):
             (machine.home / "sparseae").mkdir()
             (machine.home / "sparseae" / ".venv").symlink_to(VENV)
         assert site.do("ray get-auth-token --generate").returncode == 0
-        up = site.do(f"ray up --yes {YAML}", timeout=400)
-        assert up.returncode == 0, up.stdout[-3000:] + up.stderr[-3000:]
         yield site
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tunnel(site):
+    site.up()
     tunnel = site.tunnel()
     yield tunnel
-    tunnel.terminate()
-    tunnel.wait()
+    site.cut(tunnel)
 
 
 def test_nobody_there_is_one_line(site):
@@ -206,9 +216,7 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
     assert all('sweep="far"' in line for line in reported())
 
     # The connection breaks under --follow, and comes back.
-    tunnel.terminate()
-    tunnel.wait()
-    site.do("pkill -x ssh")  # the laptop's own, the only one in its process namespace
+    site.cut(tunnel)
     hear(follower, "connection lost")
     second = site.tunnel()
     hear(follower, "connection back")
@@ -262,11 +270,12 @@ def test_a_sweep_survives_the_tunnel_and_a_worker_and_is_stopped_resumed_and_jud
     )
     assert "succeeded" in plain.stdout + plain.stderr, plain
     assert len(load(site.shared / "results" / "plain")) == 12 * 3
-    second.terminate()
-    second.wait()
+    site.cut(second)
 
 
 def test_ray_down_leaves_nothing_running(site):
+    site.up()
+    assert "raylet" in site.head.run("ps", "ax").stdout
     down = site.do(f"ray down --yes {YAML}")
     assert down.returncode == 0
     assert "raylet" not in site.head.run("ps", "ax").stdout

@@ -10,13 +10,12 @@ from sparseae.sweep.plan import cut, stacks
 HEAD = Node(0)
 CPU_NODE = Node(8)
 GPU_NODE = Node(4, 1, "A10G")
-GIGABYTE = 1 << 30
 
 
 def test_without_a_gpu_auto_uses_the_cpus():
     placement = place(Resources(), Cluster((CPU_NODE, CPU_NODE)))
     assert (placement.gpu_workers, placement.cpu_workers, placement.workers) == (0, 16, 16)
-    assert placement.request(GIGABYTE, on_gpu=False) == {"CPU": 1}
+    assert placement.request(on_gpu=False) == {"CPU": 1}
 
 
 def test_cpus_are_counted_by_machine():
@@ -26,9 +25,9 @@ def test_cpus_are_counted_by_machine():
 def test_auto_asks_for_gpus_that_the_autoscaler_may_start():
     placement = place(Resources(), Cluster((HEAD,), (GPU_NODE,) * 8))
     assert placement.waiting
-    assert placement.gpu_workers == 32
+    assert placement.gpu_workers == 8
     assert placement.cpu_workers == 0
-    assert placement.request(GIGABYTE, on_gpu=True) == {"CPU": 1, "GPU": 0.25}
+    assert placement.request(on_gpu=True) == {"CPU": 1, "GPU": 1}
 
 
 def test_a_gpu_that_was_asked_for_is_waited_for():
@@ -44,7 +43,7 @@ def test_machines_that_nobody_told_of_may_be_of_any_size():
     alone = Cluster((Node(0),))
     placement = place(Resources(gpu=0.25), alone)
     assert placement.waiting
-    assert placement.request(GIGABYTE, on_gpu=True) == {"CPU": 1, "GPU": 0.25}
+    assert placement.request(on_gpu=True) == {"CPU": 1, "GPU": 0.25}
     with pytest.raises(RequestError, match=r"machine has 0; .* resources\.gpu a number"):
         place(Resources(), alone)
 
@@ -73,7 +72,7 @@ def test_the_work_is_cut_for_machines_that_only_the_user_knows_of():
     assert len(cut(stacks(sweep), place(Resources(gpu=0.25), alone).workers, gpu=True)) < 32
     # CPUs as well, of which the head has none; and what is told still counts where nothing is said.
     assert place(Resources(cpu=2, gpu=0, workers=6), alone).workers == 6
-    assert place(Resources(), Cluster((HEAD,), (GPU_NODE,) * 2)).workers == 8
+    assert place(Resources(), Cluster((HEAD,), (GPU_NODE,) * 2)).workers == 2
 
 
 @pytest.mark.parametrize("workers", [0, 1.5, "many", True])
@@ -98,24 +97,14 @@ def test_on_one_machine_without_a_gpu_there_is_nothing_to_wait_for():
 def test_a_mixed_cluster_uses_both_and_0_gpus_uses_every_cpu():
     mixed = Cluster((CPU_NODE, GPU_NODE))
     both = place(Resources(), mixed)
-    assert (both.gpu_workers, both.cpu_workers) == (4, 8)
+    assert (both.gpu_workers, both.cpu_workers) == (1, 8)
     assert place(Resources(gpu=0), mixed).cpu_workers == 12
     assert "beside them 8 on CPUs" in describe(both, mixed)
 
 
-@pytest.mark.parametrize(
-    ("card", "gigabytes", "share"),
-    [("A10G", 1, 1 / 4), ("A10G", 7, 1 / 3), ("A10G", 10, 1 / 2), ("A10G", 20, 1), ("T4", 7, 1 / 2),
-     ("H100", 10, 1 / 4), ("A10G", 200, 1), ("of next year", 5, 1 / 2)],
-)  # fmt: skip
-def test_a_share_follows_the_memory(card, gigabytes, share):
-    placement = place(Resources(), Cluster((Node(8, 1, card),)))
-    assert placement.request(gigabytes * GIGABYTE, on_gpu=True)["GPU"] == share
-
-
 def test_a_share_that_was_given_stays():
     placement = place(Resources(gpu=0.1), Cluster((GPU_NODE,)))
-    assert placement.request(20 * GIGABYTE, on_gpu=True)["GPU"] == 0.1
+    assert placement.request(on_gpu=True)["GPU"] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -168,19 +157,19 @@ def test_a_cpu_does_not_hold_up_the_end():
 
 def test_host_memory_is_asked_for_where_every_machine_tells_its_own():
     told = Cluster((Node(8, memory=16e9), Node(4, memory=8e9)))
-    request = place(Resources(), told).request(0, False, 1 << 30)
+    request = place(Resources(), told).request(False, 1 << 30)
     assert (1 << 30) + (600 << 20) <= request["memory"] <= 1.42 * ((1 << 30) + (600 << 20))
-    assert place(Resources(), told).request(0, False, 1 << 40)["memory"] == 16e9  # or it never runs
+    assert place(Resources(), told).request(False, 1 << 40)["memory"] == 16e9  # or it never runs
     for silent in (Node(4), Node(4, 1)):
         some = Cluster(told.up, (silent,))
-        assert "memory" not in place(Resources(), some).request(0, False, 1 << 30)
+        assert "memory" not in place(Resources(), some).request(False, 1 << 30)
     head = Node(0)
-    assert "memory" in place(Resources(), Cluster((*told.up, head))).request(0, False, 1 << 30)
+    assert "memory" in place(Resources(), Cluster((*told.up, head))).request(False, 1 << 30)
 
 
 def test_equal_stacks_ask_for_equal_memory_so_that_workers_are_reused():
     placement = place(Resources(), Cluster((Node(8, memory=64e9),)))
-    asked = {placement.request(0, False, (1 << 30) + k * 1000)["memory"] for k in range(1000)}
+    asked = {placement.request(False, (1 << 30) + k * 1000)["memory"] for k in range(1000)}
     assert len(asked) == 1
 
 

@@ -46,7 +46,7 @@ def test_a_data_set_without_one_of_its_parts_is_refused_by_class_and_part(left_o
         "load": lambda self, samples, data_seed, gaussian_inputs: Raw(np.ones((samples, 2)), "x"),
     }
     del parts[left_out]
-    with pytest.raises(TypeError, match=rf"Broken: has no {left_out}"):
+    with pytest.raises(RequestError, match=rf"Broken: has no {left_out}"):
         type("Broken", (Source,), parts)
     assert "broken" not in SOURCES
 

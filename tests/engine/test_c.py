@@ -1,23 +1,22 @@
 """The step in C: the closed forms, to the bit whatever compiled them, and done without."""
 
 import ctypes
+import os
 
 import pytest
 import torch
 
-from sparseae.engine import c as module
 from sparseae.engine import choice
-from sparseae.engine.c import Compiled, compiled, turned
+from sparseae.engine import library as module
 from sparseae.engine.choice import IN_C, VARIABLE, Shape, choose, decided, usable
+from sparseae.engine.library import Buffers, Compiled, Halves, compiled, turned
 from sparseae.engine.products import PRODUCTS, TORCH
 from sparseae.errors import RequestError
-from sparseae.model import ACTIVATIONS
 from sparseae.model.activations import Gate, Polynomial
 from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)
 DTYPES = [torch.float32, torch.float64]
-KNOWN = [name for name, s in ACTIVATIONS.items() if s.slope_in_h is not None]
 
 pytestmark = with_c
 
@@ -81,24 +80,6 @@ def test_an_update_is_sgd_with_momentum_and_scaled_rows(dtype, inputs, norms, le
         torch.testing.assert_close(computed, exact.to(dtype), **tolerance)
 
 
-@pytest.mark.parametrize("name", KNOWN)
-@pytest.mark.parametrize("rows", [1, 8, 11])
-@pytest.mark.parametrize("units", [2, 8, 30])
-@pytest.mark.parametrize("each", [False, True])
-def test_the_way_back_is_the_activations_own(name, rows, units, each):
-    s = ACTIVATIONS[name]()
-    a, dh, bends = noise((rows, units), (rows, units), units)
-    bend = bends if each else 0.3
-    h, dh = turned(a, rows, units).copy_(s.value(a)), turned(a, rows, units).copy_(dh)
-    slope, out = s.slope(a, h), torch.empty(units, 2 * rows, dtype=torch.float64)
-    db, total = compiled(torch.float64).backward(dh, h, s.slope_in_h, out, bend)
-    # ds'/dh s' = s''
-    da = dh * slope + bend * s.curvature(a, h) * slope
-    torch.testing.assert_close(out, torch.cat([da, h]).T)
-    torch.testing.assert_close(db, da.sum(0))
-    torch.testing.assert_close(total, slope.square().sum(0))
-
-
 def test_what_is_not_a_number_stays_visible():
     W, V, G = noise(*[(4, 20)] * 3)
     b, vb = noise(4, 4)
@@ -111,21 +92,21 @@ def test_what_is_not_a_number_stays_visible():
 
 
 def results(library: ctypes.CDLL, dtype: torch.dtype) -> list[torch.Tensor]:
+    """All that two steps write, smooth and gated."""
     m, n, rows = 43, 101, 13
-    own = noise(*[(m, n)] * 2, m, m, dtype=dtype)
-    x, X, A, dh, k, r = noise((rows, n), (2 * rows, n), (m, 2 * rows), (m, rows), m, (rows, n),
-                              dtype=dtype)  # fmt: skip
-    W, V, b, _ = own
-    found = Compiled(library, dtype)
-    h = found.encode(x, W, b)
-    found.residual(h, W, x, 0.3, r)
-    found.gradient(A, X, V, 0.9)
-    smooth = found.backward(dh.t(), h, Polynomial(0.2, 1.0, -1.0), A, k)
-    first = A.clone()
-    gated = found.backward(dh.t(), h.relu(), Gate(), A)
-    found.update(*own, products=X.new_ones(m, n), factors=k, db=k, momentum=0.9,
-                 learning_rate=0.01, norms=(1.0, 1.0))  # fmt: skip
-    return [*own, h.clone(), r, *smooth, first, *gated, A]
+    found, written = Compiled(library, dtype), []
+    for slope in (Polynomial(0.2, 1.0, -1.0), Gate()):
+        member = noise(*[(m, n)] * 2, m, m, 1, dtype=dtype)
+        x, eps, offset, bends, scales = noise((rows, n), (2 * rows, n), m, m, m, dtype=dtype)
+        buffers = Buffers(member[0], 2 * rows, smooth=False, several=True)
+        halves = Halves(
+            found, member, buffers, 2, slope, sigma=0.3, scale=0.1, momentum=0.9, rate=0.01,
+            decay=0.1, lowest=1.0, highest=1.0, bend=0.0, share=0.3, with_bias=True, lam=0.2,
+        )  # fmt: skip
+        halves.forward(x.data_ptr(), eps.data_ptr())
+        halves.back(x.data_ptr(), offset, bends, scales)
+        written += [*member[:4], buffers.X, buffers.A]
+    return written
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -152,6 +133,26 @@ def test_it_is_compiled_once(cache):
     assert made.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("which", ["folder", "one above", "file"])
+@pytest.mark.parametrize("how", ["written by others", "another user's"])
+def test_what_others_could_have_put_into_the_cache_is_not_loaded(cache, monkeypatch, which, how):
+    assert module._library(torch.float32) is not None
+    (made,) = cache.iterdir()
+    place = {"folder": cache, "one above": cache.parent, "file": made}[which]
+    if how == "written by others":
+        place.chmod(0o777)
+    elif os.geteuid() == 0:
+        os.chown(place, 65534, 0)
+    else:
+        pytest.skip("only root can give a file away")
+    loaded = []
+    monkeypatch.setattr(module, "_loaded", lambda file, *_: loaded.append(file))
+    module._library.cache_clear()
+    module._library(torch.float32)
+    assert loaded  # it is made again, in a folder of this process
+    assert not any(file.is_relative_to(cache) for file in loaded)
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(cache):
     cache.write_text("not a folder")
     assert usable(TORCH + IN_C, SHAPE)
@@ -170,17 +171,28 @@ def test_without_a_compiler_torch_makes_the_step(cache, monkeypatch, caplog, com
     assert choice.substitute(TORCH + IN_C, SHAPE) == TORCH
 
 
-@pytest.mark.parametrize("method", ["encode", "residual", "gradient", "backward", "update"])
-def test_a_compiler_that_computes_wrong_is_not_used(forget, monkeypatch, method):
-    right = getattr(Compiled, method)
+WRONG = {
+    "the noise": ("s->sigma * eps", "s->sigma * s->sigma * eps"),
+    "encoding": (".ldc = apart, .alpha = 1,", ".ldc = apart, .alpha = 1.01,"),
+    "the residual": (".beta = -scale", ".beta = -1.01 * scale"),
+    "the way back": ("di += k * *(const eight *)", "di -= k * *(const eight *)"),
+    "the slope": ("(c1 + c2 * (h))", "(c1 - c2 * (h))"),
+    "the weight gradient": (".beta = momentum", ".beta = momentum * momentum"),
+    "the penalty": ("s->lam * s->share", "s->lam"),
+    "the update": ("wi -= rate * vi", "wi += rate * vi"),
+    "the decay": ("s->decay * s->W[i]", "s->W[i]"),
+    "the probe": ("*s->probe +=", "*s->probe -="),
+}
 
-    def wrong(self, *tensors, **options):
-        tensors[0].mul_(1.01)
-        return right(self, *tensors, **options)
 
-    monkeypatch.setattr(Compiled, method, wrong)
+@pytest.mark.parametrize("what", WRONG)
+def test_a_compiler_that_computes_wrong_is_not_used(cache, monkeypatch, tmp_path, what):
+    right, wrong = WRONG[what]
+    source = module._SOURCE.read_text()
+    assert right in source
+    (tmp_path / "step.c").write_text(source.replace(right, wrong))
+    monkeypatch.setattr(module, "_SOURCE", tmp_path / "step.c")
     assert compiled(torch.float32) is None
-    assert compiled(torch.float64) is None
 
 
 def test_it_is_chosen_by_the_seconds_that_were_measured():

@@ -38,10 +38,11 @@ WAYS = [
 ]
 
 #: What a backend does not take: models, and activations. Everything else it must.
+OF_NO_FORM = {"edae", "cae_h", "dae2", "dae_bias", "dae_weights"}
 REFUSED = {
     "torch": (set(), set()),
-    "c": ({"edae", "cae_h", "dae2"}, {"softplus"}),
-    "triton": ({"edae", "cae_h", "dae2"}, {"maxout"}),
+    "c": (OF_NO_FORM, set()),
+    "triton": (OF_NO_FORM, {"maxout"}),
 }
 
 KINDS = list(itertools.product(MODELS, ACTIVATIONS, CONSTRAINTS))

@@ -2,13 +2,15 @@
 
 import json
 import os
+import pickle
 import signal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import sparseae
-from tests.faults.conftest import ROWS, SWEEP, Command, Injector, epochs_saved
+from tests.faults.conftest import ROWS, SWEEP, Command, Injector, content, epochs_saved
 from tests.faults.processes import Nodes, kill, wait_for
 
 pytestmark = pytest.mark.slow
@@ -31,6 +33,10 @@ def harmed_as_asked() -> None:
         asked = json.loads(harm.read_text()) if epoch == 3 and harm.exists() else {}
         if len(stack.trials) > asked.get("room", 99):
             raise torch.OutOfMemoryError("CUDA out of memory (as a test has it)")
+        if len(stack.trials) > asked.get("host_room", 99):
+            from ray.exceptions import OutOfMemoryError
+
+            raise OutOfMemoryError("the node was running low on memory (as a test has it)")
         if asked.get("kill") == [stack.trials[0].model, stack.trials[0].activation]:
             os.kill(os.getpid(), signal.SIGKILL)
         if epoch == 1 and harm.exists():
@@ -77,11 +83,31 @@ def whole(nodes):
     nodes.grow(2)
 
 
+class Planted:
+    """Whoever unpickles it touches a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self):
+        return Path.touch, (self._file,)
+
+
 def test_a_killed_worker_goes_on_from_its_checkpoint(nodes, tmp_path, chance, is_exact):
-    fault = Injector(chance.randrange(1, ROWS - 20), lambda: nodes.kill_worker(chance))
+    """And runs nothing of what somebody has put beside it."""
+
+    def strike() -> None:
+        planted = pickle.dumps(Planted(tmp_path / "unpickled"))
+        for folder in (tmp_path / "faults" / "checkpoints").rglob("checkpoint_*"):
+            for name in {"_dict_checkpoint.pkl", *(f.name for f in folder.glob("*.pkl"))}:
+                (folder / name).write_bytes(planted)
+        nodes.kill_worker(chance)
+
+    fault = Injector(chance.randrange(1, ROWS - 20), strike)
     results = sparseae.run(SWEEP, results=tmp_path, observer=fault)
     assert fault.struck
     assert not results.failed
+    assert not (tmp_path / "unpickled").exists()
     is_exact(tmp_path / "faults")
 
 
@@ -135,27 +161,39 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_tried_again(nodes, tmp_path,
     is_exact(tmp_path / "faults")
 
 
-def test_failures_with_progress_between_them_are_not_added_up(nodes, tmp_path, chance, is_exact):
-    """The workers are killed again and again, each time once a trial is two epochs further."""
+def test_failures_with_progress_between_them_are_not_added_up(nodes, tmp_path, uninterrupted):
+    """The worker of a lone trial is killed four times, each time two epochs further than before."""
 
     class Killing(Injector):
         kills, last = 0, 0
 
         def rows(self, task, rows) -> None:
-            if task.index == 0 and rows[-1]["epoch"] >= self.last + 2 and self.kills < 4:
+            if rows[-1]["epoch"] >= self.last + 2 and self.kills < 4:
                 self.kills, self.last = self.kills + 1, rows[-1]["epoch"]
                 kill(*nodes.training())
 
+    alone = {"model": "dae", "activation": "relu", "sigma2": 0.25, "seed": 1}
     watch = Killing(0, lambda: None)
-    results = sparseae.run(SWEEP, results=tmp_path, set_values=["max_failures=1"], observer=watch)
-    assert watch.kills >= 2  # more than max_failures; a quick trial may be through by then
+    results = sparseae.run(
+        SWEEP | {"space": SWEEP["space"] | alone},
+        results=tmp_path, set_values=["max_failures=1"], observer=watch,
+    )  # fmt: skip
     assert not results.failed, watch.notes
-    assert sum("its worker died" in note for note in watch.notes) >= 2
-    is_exact(tmp_path / "faults")
+    assert watch.kills == 4
+    assert sum("its worker died" in note for note in watch.notes) == 4, watch.notes
+    rows, _ = content(tmp_path / "faults")
+    (trial,) = rows["trial_id"].unique()
+    whole = uninterrupted[0]
+    expected = whole[whole["trial_id"] == trial].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows, expected, check_exact=True)
 
 
-def test_a_stack_without_room_on_its_device_is_split(nodes, tmp_path, chance, harm, is_exact):
-    harm(room=chance.choice([2, 3]))
+@pytest.mark.parametrize("where", ["room", "host_room"])
+def test_a_stack_without_room_on_its_device_or_its_machine_is_split(
+    nodes, tmp_path, chance, harm, is_exact, where
+):
+    """Of a machine: by the error with which Ray's monitor ends a worker there."""
+    harm(**{where: chance.choice([2, 3])})
     watch = Injector(0, lambda: None)
     assert not sparseae.run(SWEEP, results=tmp_path, observer=watch).failed
     assert "4 stacks were too large: tried again as 8 smaller ones" in watch.notes

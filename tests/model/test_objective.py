@@ -146,6 +146,27 @@ def test_edae_term_is_the_losses_directional_derivative(activation):
     torch.testing.assert_close(value - plain, difference, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_dae_is_taken_apart_into_its_two_gradients(activation):
+    """dae_pairs is dae over eps and -eps; dae_bias and dae_weights have a part of it each."""
+    s = ACTIVATIONS[activation]()
+    W, b, x, eps = problem()
+    c = coefficients(W)
+
+    def gradient(name, eps):
+        return closed_form(MODELS[name](TRAINING), s, W, b, x, eps, c)
+
+    above, below = gradient("dae", eps), gradient("dae", -eps)
+    plain = gradient("ae", None)
+    pairs, bias, weights = (gradient(f"dae_{name}", eps) for name in ("pairs", "bias", "weights"))
+    for part in range(2):
+        assert_close(pairs[part], (above[part] + below[part]) / 2)
+    assert torch.equal(bias[0], plain[0])
+    assert torch.equal(bias[1], pairs[1])
+    assert torch.equal(weights[0], pairs[0])
+    assert torch.equal(weights[1], plain[1])
+
+
 def test_mdae_equals_cae_when_weights_have_length_one():
     """Footnote 3."""
     s = ACTIVATIONS["sigmoid"]()

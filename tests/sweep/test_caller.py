@@ -144,16 +144,22 @@ def test_a_run_that_raises_leaves_the_process_as_it_was(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_on_ray_leaves_the_process_and_its_own_tune_runs_as_they_were(tmp_path, monkeypatch):
+    """Also those on a cluster that asks for no token, as the run's own Ray did."""
     import ray
     from ray import tune
+    from ray.cluster_utils import Cluster
 
     import sparseae.cluster.tune
 
     monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "1")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     before = state()
     assert not sparseae.run(SWEEP, results=tmp_path).failed
     assert is_as(before)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    ray.init(address=cluster.address, log_to_driver=False)
     try:
         tuner = tune.Tuner(
             lambda config: {"loss": 1.0},
@@ -162,4 +168,5 @@ def test_a_run_on_ray_leaves_the_process_and_its_own_tune_runs_as_they_were(tmp_
         tuner.fit()
     finally:
         ray.shutdown()
+        cluster.shutdown()
     assert list((tmp_path / "own").rglob("result.json"))

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from sparseae.errors import RequestError
 from sparseae.model.trial import Training, Trial
-from sparseae.sweep.checks import PAPER_SIGMA2
 from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.plan import cut, stacks
 from sparseae.sweep.reading import parse
+from sparseae.sweep.space import PAPER_SIGMA2
 
 CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").rglob("*.yaml"))
 
@@ -60,7 +60,7 @@ def test_trials_are_the_product_of_the_axes():
 
 
 def test_the_papers_sigma2():
-    assert Sweep.load(in_space(sigma2="paper")).space["sigma2"] == PAPER_SIGMA2
+    assert Sweep.load(in_space(sigma2="paper")).axes["sigma2"] == PAPER_SIGMA2
     assert len(PAPER_SIGMA2) == 12
 
 
@@ -147,8 +147,8 @@ def test_scalars_ranges_paths_and_names_of_python_programs(tmp_path):
             "keep_weights": np.bool_(True),
         }
     )  # fmt: skip
-    assert sweep.space["seed"] == (0, 1, 2)
-    assert sweep.space["dataset"] == (str(tmp_path / "x.npy"),)
+    assert sweep.axes["seed"] == (0, 1, 2)
+    assert sweep.axes["dataset"] == (str(tmp_path / "x.npy"),)
     assert sweep.training["whiten"] is True
     assert yaml.safe_load(sweep.text()) == sweep.resolved()
 
@@ -210,7 +210,7 @@ def test_epochs_do_not_change_the_trial_id_and_all_else_does():
 
 def test_set_changes_one_key():
     sweep = Sweep.load(BASE, ["space.sigma2=[0,1]", "training.epochs=7", "name=other"])
-    assert sweep.space["sigma2"] == (0.0, 1.0)
+    assert sweep.axes["sigma2"] == (0.0, 1.0)
     assert sweep.training["epochs"] == 7
     assert sweep.training["hidden_units"] == 16
     assert sweep.name == "other"
@@ -351,7 +351,7 @@ def test_a_scalar_is_what_yaml_1_2_says():
 def test_a_flag_takes_the_words_that_yaml_1_1_has_for_it_and_a_name_keeps_them():
     for word, value in (("yes", True), ("On", True), ("no", False), ("OFF", False)):
         assert Sweep.load(BASE, [f"keep_weights={word}"]).keep_weights is value
-        assert Sweep.load(BASE, [f"space.whiten=[{word}]"]).space["whiten"] == (value,)
+        assert Sweep.load(BASE, [f"space.whiten=[{word}]"]).axes["whiten"] == (value,)
         assert Sweep.load(BASE, [f"name={word}"]).name == word
 
 

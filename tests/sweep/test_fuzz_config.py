@@ -202,7 +202,7 @@ def test_what_is_right_is_planned(raw):
             Sweep.load(raw)
         return
     size = len(sweep.trials()) + sweep.excluded + sweep.merged
-    assert size == math.prod(len(values) for values in sweep.space.values())
+    assert size == math.prod(len(values) for values in sweep.axes.values())
     for stack in stacks(sweep):
         values = [trial.values() for trial in stack.trials]
         differing = {key for key in values[0] if len({v[key] for v in values}) > 1}

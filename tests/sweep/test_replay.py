@@ -1,7 +1,6 @@
 """Rows that were made are made again."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -100,6 +99,14 @@ def test_a_unit_that_differs_is_named(copy):
         assert (one.first.where, one.first.column) == ("unit 5", "bias")
 
 
+def test_noise_that_another_kind_of_device_drew_is_named(copy):
+    """Only of models that draw any."""
+    changed(copy, "epochs", lambda frame: frame.assign(device="NVIDIA H200"))
+    for one in again(copy, epochs=0):
+        said = any(change.startswith("noise: ") for change in one.changes)
+        assert said == (one.trial.model == "dae")
+
+
 @pytest.mark.parametrize(
     ("where", "column", "by", "within"),
     [
@@ -175,13 +182,22 @@ def test_the_command_says_what_it_found(copy, monkeypatch, capsys):
     "place", sorted(f.parent for f in RESULTS.rglob("sweep.yaml")), ids=lambda place: place.name
 )
 def test_committed_rows_are_made_again(place):
-    """Five small trials of each committed sweep; of data that need a download, where they are."""
+    """Five small trials of each committed sweep, of data that need no download."""
     chosen = [
         (location, trial)
         for location, trial in sampled(str(place), trials=10_000)
-        if trial.dataset in ("digits", "photo_patches") or "SPARSEAE_DATA_DIR" in os.environ
+        if trial.dataset in ("digits", "photo_patches")
     ][:5]
     if not chosen:
-        pytest.skip("its data need a download: name them by SPARSEAE_DATA_DIR")
+        pytest.skip("its data need a download: some are made again below")
     bad = [one for one in replay(chosen, epochs=2) if not one.within]
+    assert bad == []
+
+
+def test_the_papers_rows_are_made_again(real_data):
+    """Five trials of 1,000 units on MNIST and CIFAR-10 from their beginning: a GPU made most of
+    the rows, with noise of its own."""
+    chosen = sampled(str(RESULTS / "paper"), trials=5)
+    assert len({trial.model for _, trial in chosen}) > 2
+    bad = [one for one in replay(chosen, epochs=1) if not one.within]
     assert bad == []

@@ -457,10 +457,10 @@ def test_tunes_trials_have_the_points_of_the_sweep_and_every_one_of_them():
     for index, plan in enumerate(stacks(sweep)):
         config = _config(Task(index, plan.trials), sweep)
         assert config.pop("piece") == index
-        assert list(config) == list(sweep.space)
-        values = [config[axis] if axis == "sigma2" else [config[axis]] for axis in sweep.space]
+        assert list(config) == list(sweep.axes)
+        values = [config[axis] if axis == "sigma2" else [config[axis]] for axis in sweep.axes]
         shown |= {tuple(point) for point in itertools.product(*values)}
-    assert shown == {tuple(t.values()[axis] for axis in sweep.space) for t in sweep.trials()}
+    assert shown == {tuple(t.values()[axis] for axis in sweep.axes) for t in sweep.trials()}
 
 
 @pytest.mark.parametrize(("given", "threads"), [({"CPU": 2.0}, 2), ({"CPU": 0.5}, 1), ({}, 1)])
@@ -521,3 +521,13 @@ def test_a_trial_is_left_to_the_worker_that_is_being_started_for_it():
     assert scheduler.choose_trial_to_run(None) is trials[3]
     trials[3].status = trials[4].status = TuneTrial.TERMINATED
     assert scheduler.choose_trial_to_run(None) is None
+
+
+def test_in_process_a_gpu_that_is_asked_for_is_refused_where_there_is_none(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RequestError, match=r"resources\.gpu: 1: torch can use no GPU here"):
+        run(tmp_path, "resources.gpu=1")
+    assert list(tmp_path.iterdir()) == []
+    assert not run(tmp_path, "resources.gpu=0").failed

@@ -8,6 +8,8 @@ import sys
 import pytest
 import yaml
 
+import sparseae
+from sparseae.sweep.job import Observer
 from tests.faults.processes import wait_for
 
 SWEEP = {
@@ -70,6 +72,20 @@ def test_a_stop_in_the_first_minute_saves(tmp_path, number, options):
     assert "go on from checkpoints" in said_until_training(again)
     again.send_signal(number)
     again.communicate(timeout=300)
+
+
+def test_a_stop_while_rows_are_written_saves_too(tmp_path):
+    class Stopping(Observer):
+        asked = False
+
+        def rows(self, task, rows) -> None:
+            if not self.asked:
+                self.asked = True
+                signal.raise_signal(signal.SIGINT)
+
+    results = sparseae.run(SWEEP, results=tmp_path, in_process=True, observer=Stopping())
+    assert results.interrupted
+    assert checkpoints(tmp_path / "stopped")
 
 
 def test_a_stop_before_anything_is_trained_does_not_speak_of_checkpoints(tmp_path):

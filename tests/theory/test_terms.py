@@ -121,6 +121,15 @@ def test_edae_adds_no_bias_gradient_in_the_mean_and_one_in_a_minibatch():
     assert units.first_order[2:].any()
 
 
+def test_antithetic_pairs_have_the_kinks_bias_gradient_and_no_first_order_term():
+    units = Probe(trained(trials("dae_pairs"), data())).measure(2).units
+    dae = Probe(trained(trials("dae"), data())).measure(2).units
+    assert not units.first_order.any()
+    assert dae.first_order[2:].any()
+    assert units.bias_gradient[2:].any()
+    assert units.kink[2:].any()
+
+
 @pytest.mark.parametrize("model", ["dae", "cae", "sae", "cae_h"])
 def test_a_members_theory_is_the_trials_alone(model):
     members, x = trials(model), data()
