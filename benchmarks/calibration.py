@@ -73,6 +73,20 @@ def drifting(pace: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     return lambda s, t: np.outer(-pace * s, t)
 
 
+def early(size: float, pace: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """An effect that is there at once, and a drift behind it."""
+    return lambda s, t: np.outer(-size * s, 1 - np.exp(-20 * t)) + drifting(pace)(s, t)
+
+
+def slowing(size: float, how: Callable[[np.ndarray], np.ndarray]):
+    """An effect that grows ever slower, and does not stop; its size at the run's end."""
+    return lambda s, t: np.outer(-size * s, how(t) / how(np.ones(1)))
+
+
+def _logarithm(t: np.ndarray) -> np.ndarray:
+    return np.log1p(8 * t)
+
+
 def onset(at: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """sigmoid cae on digits: E[a_j] falls slowly, by the margin until this time, later fast."""
     return lambda s, t: (
@@ -88,6 +102,10 @@ KINDS = [
     Kind("slow drift, out in twice the epochs", drifting(0.06), "relu", False),
     Kind("slow drift, out in five times", drifting(0.02), "relu", False),
     Kind("slow drift, out in eight times", drifting(0.01), "relu", False),
+    Kind("early effect, then a drift, out in eight times", early(0.03, 0.006), "relu", False),
+    Kind("drift as the square root, out in six times", slowing(0.03, np.sqrt), "relu", False),
+    Kind("drift as the logarithm, out in five times", slowing(0.044, _logarithm), "relu", False),
+    Kind("early effect that fades, gone in ten times", early(0.15, -0.012), "relu", True),
     Kind("random walk, as wide as the margin", saturating(0.0), "relu", True, walk=0.075),
     Kind("random walk, a third of it", saturating(0.0), "relu", True, walk=0.025),
     Kind("dead from the start", saturating(0.0), "relu", True, dead=0.998),

@@ -1,9 +1,11 @@
 """Memory and time of a sweep's results that nobody has trained: made up, a million trials.
 
-    python benchmarks/scale.py [--trials 1000000] [--epochs 50] [--folder DIR]
+    python benchmarks/scale.py [--trials 1000000] [--epochs 50] [--tune-trials 10000] [--folder DIR]
 
 Writes DIR/made-up once (random measurements, 600 curves), then measures, each in a process of its
-own: opening the store (what a resume does first), the closing table, `sparseae analyze`.
+own: opening the store (what a resume does first), the closing table, `sparseae analyze`. And in
+DIR/resumed a run of two new trials beside so many finished Tune trials: how many of their
+checkpoints it opens.
 """
 
 from __future__ import annotations
@@ -70,6 +72,38 @@ def make(place: Path, trials: int, epochs: int) -> None:
         write_table(file, pa.table(columns).select(schema.names).cast(schema))
 
 
+def finish(place: Path, tune_trials: int) -> None:
+    """Leave what a sweep of so many Tune trials leaves when it has ended: two of them are real."""
+    import sparseae
+    from sparseae.results.reader import load_units
+    from sparseae.results.store import Store
+    from sparseae.sweep.checkpoints import Checkpoints
+    from sparseae.sweep.config import Sweep
+    from sparseae.sweep.piece import STATE_FILE, Checkpoint
+
+    sparseae.run(RESUMED, results=place.parent, in_process=True)
+    seeds = list(range(tune_trials // 2))
+    sweep = Sweep.load(RESUMED | {"space": RESUMED["space"] | {"seed": seeds}})
+    location = Location.of(place)
+    (state, *_) = (place / "checkpoints").rglob(STATE_FILE)
+    units = pa.Table.from_pandas(load_units(place).iloc[:8], preserve_index=False)
+    at = units.column_names.index("trial_id")
+    store = Store(location, dict(TRAINING_TYPES), {})
+    checkpoints = Checkpoints(location, sweep, print)
+    for trial in (trial for trial in sweep.trials() if trial.seed):
+        about = {"sweep": sweep.name, "trial_id": trial.trial_id, "status": "ok"}
+        own = pa.array([trial.trial_id] * units.num_rows)
+        store.add(
+            [trial.values() | about | {"epoch": epoch} for epoch in (0, 1)],
+            units.set_column(at, "trial_id", own),
+        )
+        folder = location / "checkpoints" / trial.trial_id / "checkpoint_000001"
+        (folder / STATE_FILE).write_bytes(state.read_bytes())
+        checkpoints.saved(Checkpoint(folder, 1, (trial.trial_id,)))
+    store.flush()
+    checkpoints.close()
+
+
 def measured(what: str, program: str, place: Path) -> None:
     """Run a program and say what it took."""
     started = time.monotonic()
@@ -78,6 +112,29 @@ def measured(what: str, program: str, place: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
     print(f"{what}: {seconds:.0f} s, {peak:.2f} GB at its peak so far, exit {child.returncode}")
 
+
+RESUMED = {
+    "name": "resumed",
+    "space": {"model": ["ae"], "activation": ["relu"], "sigma2": [0, 0.25], "dataset": ["digits"],
+              "seed": [0]},
+    "stack": [],
+    "training": {"epochs": 1, "hidden_units": 8, "samples": 50},
+}  # fmt: skip
+
+#: Two trials of a seed more than there are.
+RESUME = """
+import sys
+from pathlib import Path
+import sparseae
+from benchmarks.scale import RESUMED
+from sparseae.sweep.piece import Checkpoint
+place, opened, read = Path(sys.argv[1]), [], Checkpoint.read
+Checkpoint.read = classmethod(lambda cls, at: opened.append(at) or read(at))
+seeds = list(range(len(list((place / 'checkpoints').iterdir())) // 2 + 1))
+done = sparseae.run(RESUMED | {'space': RESUMED['space'] | {'seed': seeds}},
+                    results=place.parent, in_process=True)
+print(f'{done.trials:,} trials, {done.trained} trained, {len(opened)} checkpoints opened')
+"""
 
 PROGRAMS = {
     "closing table": """
@@ -109,6 +166,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1_000_000)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--tune-trials", type=int, default=10_000)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = (asked.folder or Path(scratch)) / "made-up"
@@ -119,6 +177,8 @@ def main() -> None:
             print(f"written in {time.monotonic() - started:.0f} s: {size / 1e9:.1f} GB", flush=True)
         for what, program in PROGRAMS.items():
             measured(what, program, place)
+        finish(place.with_name("resumed"), asked.tune_trials)
+        measured("resuming", RESUME, place.with_name("resumed"))
 
 
 if __name__ == "__main__":

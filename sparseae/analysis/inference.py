@@ -31,6 +31,8 @@ class Effect:
         again: (R, C) what as long again would add, at the pace of the last fifth of the epochs
             (least squares); NaN where it is not known.
         trend: (R, C) the same at the pace of the last half, which has less noise.
+
+    A statement that is to last is judged by its `forecast`, one that may be said before by `again`.
     """
 
     now: np.ndarray
@@ -58,14 +60,26 @@ class Effect:
 
     @property
     def later(self) -> np.ndarray:
-        """(R, C) the effect were it trained as long again; the last component ten times as long,
-        where it moves on and is not shown to slow down (`thresholds.STEADY`)."""
-        away = np.sign(mean(self.now))
-        moves_on = p_above(away * self.trend, 0) <= thresholds.MOVES_ON
-        slows = p_below(away * (self.trend - self.now), 0) <= thresholds.SLOWS
-        steady = moves_on & ~slows & (np.arange(away.size) == away.size - 1)
-        on = np.where(steady, thresholds.STEADY * self.trend, self.again)
-        return self.now + on
+        """(R, C) the effect were it trained as long again, at the pace of the last fifth."""
+        return self.now + self.again
+
+    @property
+    def forecast(self) -> np.ndarray:
+        """(R, C) the effect were it trained `thresholds.HORIZON` times as long, at the pace of the
+        last half: what it can come to at most, as long as the pace does not grow."""
+        return self.now + (thresholds.HORIZON - 1) * self.trend
+
+    def lasts_within(self, margin: float) -> np.ndarray:
+        """(C,) whether each is shown to stay within the margin of 0, however it drifts."""
+        return p_within(self.forecast, margin) <= thresholds.LASTS
+
+    def lasts_above(self, limit: float) -> np.ndarray:
+        """(C,) whether each is shown to stay above a limit, however it drifts."""
+        return p_above(self.forecast, limit) <= thresholds.LASTS
+
+    def lasts_below(self, limit: float) -> np.ndarray:
+        """(C,) whether each is shown to stay below a limit, however it drifts."""
+        return p_below(self.forecast, limit) <= thresholds.LASTS
 
     def settled(self, margin: float) -> bool:
         """Whether as long again would move none of them by more than the margin."""
@@ -142,6 +156,11 @@ def p_some(p: np.ndarray) -> float:
     return float(min(1.0, p.size * p.min())) if p.size else 1.0
 
 
+def p_some_lasting(p: np.ndarray, lasts: np.ndarray) -> float:
+    """The same of those that are shown to last; NaN where none is."""
+    return float(min(1.0, p.size * p[lasts].min())) if lasts.any() else NAN
+
+
 @dataclass(frozen=True)
 class Equivalence:
     """Whether some effects are shown to be within their margins, and would stay so.
@@ -160,12 +179,17 @@ def equivalence(effects: Sequence[tuple[Effect, float]]) -> Equivalence:
     """Judge that every effect is within its margin, and would be were it trained on.
 
     The p-value is of the last component, where an effect that grows along sigma2 is largest; that
-    the others, the other measure and the effects later are within their margins is shown at 5 %.
+    the others, the other measure and the effects after as long again are within their margins is
+    shown at 5 %, and that the last component lasts at `thresholds.LASTS`.
     """
     now = [p_within(e.now, margin) for e, margin in effects]
     later = [p_within(e.later, margin) for e, margin in effects]
-    if (np.concatenate(later) > thresholds.ALPHA).any():
-        inside = all((np.abs(mean(e.now + e.again)) <= margin).all() for e, margin in effects)
+    lasts = all(e[-1].lasts_within(margin)[0] for e, margin in effects)
+    if (np.concatenate(later) > thresholds.ALPHA).any() or not lasts:
+        inside = all(
+            (np.abs(mean(e.later)) <= margin).all() and abs(mean(e[-1].forecast)[0]) <= margin
+            for e, margin in effects
+        )
         return Equivalence(NAN, "seeds" if inside else "epochs")
     if (every := np.concatenate(now)).max() > thresholds.ALPHA:
         return Equivalence(float(every.max()), "seeds")

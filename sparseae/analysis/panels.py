@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -33,9 +34,18 @@ _DEFAULTS = {
 }
 
 
+#: Inches of a letter of a title, about.
+_LETTER = 0.085
+
+
 def style() -> AbstractContextManager[None]:
     """In this context figures are made and saved: as here, whatever matplotlibrc says."""
     return mpl.rc_context(_DEFAULTS | _RC)
+
+
+def wrapped(text: str, inches: float) -> str:
+    """Text in lines of at most so many inches, whatever its words are."""
+    return textwrap.fill(text, max(8, int(inches / _LETTER)), drop_whitespace=False)
 
 
 class Panels:
@@ -60,7 +70,7 @@ class Panels:
         # Four are a square.
         self._across = 2 if len(datasets) == 4 else min(len(datasets), _PANELS_A_ROW)
         self._blocks = -(-len(datasets) // self._across)
-        self._heights, self._width = list(heights), width
+        self._heights, self.width = list(heights), width
         self._axes: dict[tuple[str, str], Axes] = {}
         with style():
             self.figure = Figure()
@@ -76,7 +86,7 @@ class Panels:
                         self._axes[row, datasets[i]] = axis
                         axis.tick_params(labelbottom=r == len(rows) - 1, labelleft=column == 0)
                         if r == 0:
-                            axis.set_title(datasets[i])
+                            axis.set_title(wrapped(datasets[i], width))
                         if column == 0:
                             axis.set_ylabel(row)
 
@@ -89,27 +99,31 @@ class Panels:
         for axis in self._axes.values():
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-        column = self._width + self._GAP
+        column = self.width + self._GAP
         width = self._LEFT + self._across * column - self._GAP + self._RIGHT
         if len(handles) == 1:
             handles = {}  # the title or the row says it
         longest = max(map(len, handles), default=0)
         across = max(1, min(len(handles), int(width / (0.55 + 0.075 * longest))))
         lines = -(-len(handles) // across) + (legend is not None and bool(handles))
-        below, above = 0.12 + self._LINE * lines, 0.3 if title else 0.05
+        title = wrapped(title, width - self._LEFT)
+        above = 0.3 + self._LINE * title.count("\n") if title else 0.05
+        below = 0.12 + self._LINE * lines
         rows = len(self._heights)
-        block = self._TITLE + sum(self._heights) + 0.14 * (rows - 1) + self._XLABEL
+        most = max(axis.get_title().count("\n") for axis in self._axes.values())
+        heading = self._TITLE + self._LINE * most
+        block = heading + sum(self._heights) + 0.14 * (rows - 1) + self._XLABEL
         height = above + self._blocks * block + below
         with style():
             self.figure.set_size_inches(width, height)
             for i, axis in enumerate(self._axes.values()):
                 # Panels were made block by block, row by row.
                 b, r, c = self._place(i, rows)
-                top = height - above - b * block - self._TITLE
+                top = height - above - b * block - heading
                 top -= sum(self._heights[:r]) + 0.14 * r
                 left, h = self._LEFT + c * column, self._heights[r]
                 axis.set_position(
-                    (left / width, (top - h) / height, self._width / width, h / height)
+                    (left / width, (top - h) / height, self.width / width, h / height)
                 )
                 if r == rows - 1:
                     axis.set_xlabel(xlabel)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from sparseae.analysis.curves import Curve, curves
-from sparseae.analysis.panels import Panels, style
+from sparseae.analysis.panels import Panels, style, wrapped
 from sparseae.analysis.prediction import corruptions_of
 from sparseae.analysis.theory_predictions import reach_points
 from sparseae.errors import RequestError
@@ -202,7 +202,8 @@ def terms(chosen: Sequence[Curve]) -> Figure:
         for name, colour, line, label in lines:
             mean = np.nanmean(curve.theory[name][:, -1], axis=0)
             axis.plot(epochs, mean, line, color=colour, lw=1.6, label=label)
-        axis.set_title(f"{dataset}, σ² = {curve.sigma2[-1]:g}", fontsize=9)
+        heading = f"{dataset}, σ² = {curve.sigma2[-1]:g}"
+        axis.set_title(wrapped(heading, panels.width), fontsize=9)
     return panels.finish("The bias gradient of relu dae", "epoch")
 
 

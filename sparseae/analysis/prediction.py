@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from sparseae.analysis import thresholds
 from sparseae.analysis.curves import Curve
-from sparseae.analysis.inference import NAN, Effect, mean, p_above, p_below
+from sparseae.analysis.inference import NAN, Effect, p_above, p_below, p_some_lasting
 from sparseae.analysis.trends import (
     ACTIVATION,
     DECREASING,
@@ -24,6 +24,7 @@ from sparseae.analysis.trends import (
     IRREGULAR,
     PRE_ACTIVATION,
     Judged,
+    Shown,
     Sound,
     Trend,
     shown_of,
@@ -273,8 +274,8 @@ class TrendPrediction(Prediction):
 
     def judge(self, evidence: Evidence, curve: Curve, trend: Trend) -> Finding:
         """What one curve says."""
-        p, lacks, words = claims(evidence, curve, trend)
-        against = [p[c] for c in _OTHERS[self.expected] if trend.settled and trend.full_range]
+        p, lasting, lacks, words = claims(evidence, curve, trend)
+        against = [lasting[c] for c in _OTHERS[self.expected]]
         contradicts = min((value for value in against if value == value), default=NAN)
         effect, low, high = trend.effect
         return Finding(
@@ -297,7 +298,7 @@ class TrendPrediction(Prediction):
             return common
         if self.expected == FLAT or abs(trend.effect[0]) <= _margin(trend):
             return flat_lacks or "seeds"
-        return "seeds" if p[self.expected] == p[self.expected] else "epochs"
+        return "seeds" if p[self.expected] == p[self.expected] or trend.settled else "epochs"
 
 
 def _margin(trend: Trend) -> float:
@@ -315,16 +316,42 @@ def lacks_of(trend: Trend) -> str:
     return ""
 
 
-def claims(evidence: Evidence, curve: Curve, trend: Trend) -> tuple[dict[str, float], str, str]:
-    """The p-value of each class that a curve may be claimed to have, what flatness lacks, and the
-    words for it.
+class Claims(NamedTuple):
+    """What a curve may be claimed to be.
+
+    Attributes:
+        p: the p-value of each class; NaN where it cannot be claimed.
+        lasting: the same where the class may contradict another: the effect is settled over the
+            full range of sigma2, and the class is shown to last.
+        lacks: what flatness lacks.
+        words: what to say of it.
+    """
+
+    p: dict[str, float]
+    lasting: dict[str, float]
+    lacks: str = ""
+    words: str = ""
+
+
+def claims(evidence: Evidence, curve: Curve, trend: Trend) -> Claims:
+    """What a curve may be claimed to be.
 
     Flat needs the whole range of sigma2 and a positive control, as in an equivalence trial.
     """
     names = (FLAT, DECREASING, INCREASING, IRREGULAR)
     if not trend.alive or trend.descriptive:
-        return dict.fromkeys(names, NAN), "", ""
+        return Claims(dict.fromkeys(names, NAN), dict.fromkeys(names, NAN))
     shown = shown_of(curve, Sound.of(curve))
+    p, lacks, words = _with_control(evidence, curve, trend, shown)
+    may = trend.settled and trend.full_range
+    lasting = {c: p[c] if may and c in shown.lasting else NAN for c in names}
+    return Claims(p, lasting, lacks, words)
+
+
+def _with_control(
+    evidence: Evidence, curve: Curve, trend: Trend, shown: Shown
+) -> tuple[dict[str, float], str, str]:
+    names = (FLAT, DECREASING, INCREASING, IRREGULAR)
     p, lacks = {name: shown[name] for name in names}, shown.lacks
     words = f"; judged by E[a_j]: {why}" if (why := _why_not_activation(trend)) else ""
     if p[FLAT] != p[FLAT]:
@@ -346,15 +373,22 @@ def _why_not_activation(trend: Trend) -> str:
 def limited(effect: Effect, below: float, above: float) -> tuple[float, float]:
     """p-values with which the mean over seeds is below one limit, and above another.
 
-    NaN where, trained as long again, it would not be: such a claim would not last. NaN, too, of
-    fewer than two seeds.
+    NaN where it is not shown to last, and of fewer than two seeds. Of too few epochs no pace is
+    known, and none is asked for.
     """
-    now = effect.now[:, :1]
-    if np.isfinite(now).sum() < 2:
+    one = effect[0]
+    if np.isfinite(one.now).sum() < 2:
         return NAN, NAN
-    known = np.isfinite(effect.again[:, 0]).all()
-    later = float(mean(effect.later[:, :1] if known else now)[0])
+    paced = np.isfinite(one.trend).all()
     return (
-        float(p_below(now, below)[0]) if later < below else NAN,
-        float(p_above(now, above)[0]) if later > above else NAN,
+        float(p_below(one.now, below)[0]) if not paced or one.lasts_below(below)[0] else NAN,
+        float(p_above(one.now, above)[0]) if not paced or one.lasts_above(above)[0] else NAN,
     )
+
+
+def apart(gap: Effect) -> float:
+    """The p-value with which two curves differ by more than the margin, and will; else NaN."""
+    margin = thresholds.MARGIN
+    more = p_some_lasting(p_above(gap.now, margin), gap.lasts_above(margin))
+    less = p_some_lasting(p_below(gap.now, -margin), gap.lasts_below(-margin))
+    return min((p for p in (more, less) if p == p), default=NAN)

@@ -16,6 +16,7 @@ from sparseae.analysis.inference import (
     p_above,
     p_below,
     p_some,
+    p_some_lasting,
 )
 from sparseae.analysis.prediction import (
     Evidence,
@@ -23,6 +24,7 @@ from sparseae.analysis.prediction import (
     Prediction,
     TrendPrediction,
     all_of,
+    apart,
     claims,
     interval_words,
     lacks_of,
@@ -90,12 +92,7 @@ class MdaeEqualsCae(Prediction):
             f"{words}, {trial_seeds(gap)} seeds{f'; control {control}' if control else ''}",
             used,
             supports=equal.p if control else NAN,
-            contradicts=min(
-                p_some(p_above(gap.now, thresholds.MARGIN)),
-                p_some(p_below(gap.now, -thresholds.MARGIN)),
-            )
-            if settled
-            else NAN,
+            contradicts=apart(gap) if settled else NAN,
             effect=effect,
             low=low,
             high=high,
@@ -277,14 +274,14 @@ class FreeWeightsFloor(Prediction):
         level = Effect.of(curve.activations[rows][..., curve.last_half], curve.epoch)
         worst = int(mean(level.now).argmin())
         effect, low, high = level[worst].interval()
-        above = bool((mean(level.later) > floor).all())  # NaN is not: what falls may go below
+        above, lower = bool(level.lasts_above(floor).all()), level.lasts_below(floor)
         words = f"lowest activation {effect:.3f}{interval_words(low, high)}, {trend.seeds} seeds"
         return Finding(
             f"{variant_words(curve)}{words}, sigma2 to {trend.sigma2_last:g}"
             + (f" ({trend.note})" if trend.note else ""),
             used,
             supports=float(p_above(level.now, floor).max()) if above and trend.full_range else NAN,
-            contradicts=p_some(p_below(level.now, floor)) if trend.settled else NAN,
+            contradicts=p_some_lasting(p_below(level.now, floor), lower) if trend.settled else NAN,
             effect=effect,
             low=low,
             high=high,
@@ -404,8 +401,9 @@ class FreeWeightsUnpredictable(TrendPrediction):
         fall, rise, both = (p_some(np.array([p for p in ps if p == p])) for ps in of.values())
         seeds = min(trend.seeds for trend, _ in each)
         settled = all(trend.settled and trend.full_range for trend, _ in each)
-        same = [max(ps) for ps in (of[DECREASING], of[INCREASING])
-                if len(ps) == len(each) and all(p == p for p in ps)]  # fmt: skip
+        same = [max(of[name]) for name in (DECREASING, INCREASING)
+                if len(of[name]) == len(each) and all(p == p for p in of[name])
+                and all(name in shown.lasting for _, shown in each)]  # fmt: skip
         return Finding(
             words if several else f"one data set: {words}",
             [pair for pairs in judged.values() for pair in pairs],
@@ -452,10 +450,9 @@ class NoGuarantee(Prediction):
         # That a guarantee is missing does not forbid that a code gets sparser: nothing contradicts.
         best, least = NAN, found[0]
         for curve, trend in found:
-            p, _, _ = claims(evidence, curve, trend)
+            p = claims(evidence, curve, trend).lasting
             for name in (FLAT, INCREASING, IRREGULAR):
-                claimed = trend.settled and trend.full_range and p[name] == p[name]
-                if claimed and not p[name] >= best:  # the first is not NaN
+                if p[name] == p[name] and not p[name] >= best:  # the first is not NaN
                     best, least = p[name], (curve, trend)
         effect, low, high = least[1].effect
         return Finding(

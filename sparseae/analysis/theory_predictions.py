@@ -18,6 +18,7 @@ from sparseae.analysis.inference import (
     p_above,
     p_below,
     p_some,
+    p_some_lasting,
     p_within,
 )
 from sparseae.analysis.prediction import (
@@ -155,14 +156,15 @@ class Assumption1(_OfTheory):
         worst = int(np.abs(sizes).argmax())
         effect, low, high = ratio[worst].interval()
         settled = ratio.settled(white)
-        stays = bool((np.abs(mean(ratio.later)) < white).all())
+        stays = bool(ratio.lasts_within(white).all())
         beyond = np.minimum(p_above(ratio.now, white), p_below(ratio.now, -white))
+        out = ratio.lasts_above(white) | ratio.lasts_below(-white)
         return Finding(
             f"Var[a_j] / norm(W_j)^2 is {math.exp(sizes.min()):.2f} to {math.exp(sizes.max()):.2f} "
             f"by curve{_bound_words(found)}; {len(seeds)} seeds",
             found,
             supports=float(p_within(ratio.now, white).max()) if stays else NAN,
-            contradicts=min(1.0, 2 * p_some(beyond)) if settled else NAN,
+            contradicts=np.minimum(1.0, 2 * p_some_lasting(beyond, out)) if settled else NAN,
             effect=effect,
             low=low,
             high=high,

@@ -102,11 +102,13 @@ class Trend:
 class Shown:
     """With which p-value each class of a curve is shown, in the measure that decides.
 
-    NaN where the class cannot be claimed whatever the p-value; ``lacks`` says what flatness lacks.
+    NaN where the class cannot be claimed whatever the p-value; ``lacks`` says what flatness lacks,
+    ``lasting`` which of the classes are shown to last however the curve drifts.
     """
 
     p: dict[str, float] = field(default_factory=dict)
     lacks: str = "trials"
+    lasting: frozenset[str] = frozenset()
 
     def __getitem__(self, trend: str) -> float:
         return self.p.get(trend, NAN)
@@ -286,18 +288,33 @@ def shown_of(curve: Curve, sound: Sound) -> Shown:
         order = sorted(sound.effects, key=lambda name: name != measure)
         equivalent = equivalence([(sound.effects[name], MARGINS[name]) for name in order])
         p[FLAT], lacks = equivalent.p, equivalent.lacks
-    level = np.concatenate([np.zeros((effect.now.shape[0], 1)), effect.now], 1)
-    first, later = np.triu_indices(level.shape[1], 1)
-    moves = level[:, later] - level[:, first]
-    end = effect[-1]
+    moves, moves_on, end = _moves(effect.now), _moves(effect.forecast), effect[-1]
     expected = mean(end.later if np.isfinite(end.again).all() else end.now)[0]
     for trend, sign in ((DECREASING, -1), (INCREASING, 1)):
         opposite = (-sign * mean(moves)).max() > margin
         stays = sign * expected > margin
         if stays and not opposite:
             p[trend] = min(1.0, 2 * float(p_above(sign * end.now, margin)[0]))
-    p[IRREGULAR] = max(p_some(p_above(moves, margin)), p_some(p_below(moves, -margin)))
-    return Shown(p, lacks)
+    p[IRREGULAR] = _both(moves, margin)
+    lasts = {
+        FLAT: True,  # or it is not shown
+        DECREASING: end.lasts_below(-margin)[0],
+        INCREASING: end.lasts_above(margin)[0],
+        IRREGULAR: _both(moves_on, margin) <= thresholds.LASTS,
+    }
+    return Shown(p, lacks, frozenset(name for name, whether in lasts.items() if whether))
+
+
+def _moves(effects: np.ndarray) -> np.ndarray:
+    """(R, K) paired changes from the smallest sigma2 -> those between any two sigma2."""
+    level = np.concatenate([np.zeros((effects.shape[0], 1)), effects], 1)
+    first, later = np.triu_indices(level.shape[1], 1)
+    return level[:, later] - level[:, first]
+
+
+def _both(moves: np.ndarray, margin: float) -> float:
+    """The p-value of moves beyond the margin in both directions."""
+    return max(p_some(p_above(moves, margin)), p_some(p_below(moves, -margin)))
 
 
 def _class(shown: Shown) -> tuple[str, float]:

@@ -49,6 +49,11 @@ def main() -> None:
     from sparseae.errors import RequestError
 
     console.prepare()
+    try:
+        os.getcwd()
+    except OSError:  # libraries end the process where they meet it
+        console.complain("the working directory is gone: change to one that is there")
+        raise SystemExit(2) from None
     # Figures are files: no variable and no file of the user's says how they are drawn.
     os.environ["MPLBACKEND"] = "agg"
     console.keep_home_absent()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Columns below which a table or a live view is no longer read; plain lines are.
 NARROWEST = 60
+#: What a column of text that folds takes at least.
+_FOLDED = 12
 #: A line is no longer than this, whatever COLUMNS says.
 _WIDEST = 500
 #: What a terminal is taken for that does not say, or that says nonsense.
@@ -199,11 +201,10 @@ def table(
         box=box.SIMPLE_HEAD if boxed else None, padding=(0, 1, 0, 0) if boxed else (0, 1),
         pad_edge=boxed,
     )  # fmt: skip
-    for (name, kind), cells in zip(columns, zip(*rows, strict=True), strict=True):
-        longest = max([len(name), *(len(str(cell)) for cell in cells)])
+    for name, kind in columns:
         made.add_column(
             name, justify="right" if kind == "right" else "left", no_wrap=kind != "fold",
-            overflow="fold", min_width=min(20, longest) if kind == "fold" else longest,
+            overflow="fold",
         )  # fmt: skip
     for row in rows:
         made.add_row(*row)
@@ -212,10 +213,15 @@ def table(
 
 def show(made: Table) -> None:
     """Print a table of text; where it would lose words for want of width, a line for each row."""
-    from rich.measure import Measurement
+    from rich.cells import cell_len
 
     out = console()
-    needed = Measurement.get(out, out.options.update(width=_WIDEST), made).minimum
+    needed = 0
+    for column in made.columns:
+        longest = max(cell_len(str(text)) for text in (column.header, *column.cells))
+        folds = column.overflow == "fold" and not column.no_wrap
+        column.min_width = min(_FOLDED, longest) if folds else longest
+        needed += column.min_width + made.padding[1] + made.padding[3]
     if out.width >= max(NARROWEST, needed):
         out.print(made)
         return

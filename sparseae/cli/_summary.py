@@ -55,8 +55,7 @@ def _table(tested: Statements, datasets: Sequence[str]) -> Table:
     table.add_column("", no_wrap=True)
     columns = len(datasets) <= _COLUMNS
     for dataset in datasets if columns else ["data sets"]:
-        table.add_column(Text(dataset), overflow="fold" if not columns else "ellipsis",
-                         no_wrap=columns)  # fmt: skip
+        table.add_column(Text(dataset), overflow="fold")
     for label, outcomes in _labelled(tested):
         if columns:
             table.add_row(Text(label), *(_cell(outcomes.get(d)) for d in datasets))

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparseae.cli._console import NARROWEST, one_line
+from sparseae.sweep.progress import Outlook
 from sparseae.sweep.progress import Progress as SweepProgress
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class RunView:
         self._in_flight: dict[int, tuple[Task, Sequence[Mapping[str, Any]]]] = {}
         self._seen: dict[str, int] = {}
         self._diverged: set[str] = set()
-        self._spoke = self._began = time.monotonic()
+        self._spoke = time.monotonic()
+        self._outlook = Outlook(0)
         self._total = self._done = 0
         self._before = SweepProgress(0, 0, 0, 0)
         self._trials_done = 0
@@ -80,7 +82,7 @@ class RunView:
         resumed = f" ({', '.join(found)})" if found else ""
         self.note(f"{sweep.name}: {len(left):,} trials in {len(tasks):,} Tune trials{resumed}")
         self._say(self._before)
-        self._began = time.monotonic()
+        self._outlook = Outlook(self._total)
         self._progress.update(self._bar, total=self._total, description=sweep.name)
         if self._terminal:
             self._live = Live(self._progress, console=self._console, refresh_per_second=4)
@@ -111,6 +113,7 @@ class RunView:
                 self._diverged.add(trial_id)
                 where = f"sigma2={row['sigma2']:g} seed={row['seed']}"
                 self.note(f" at epoch {epoch}: {task.label} {where}", "diverged", "yellow")
+        self._outlook.reached(self._done)
         if rows:
             self._in_flight[task.index] = (task, rows[-len(task.trials) :])
         self._show()
@@ -137,13 +140,11 @@ class RunView:
 
     def _progress_now(self) -> SweepProgress:
         """Of the whole sweep, what was finished before this run included."""
-        share = self._done / self._total
-        elapsed = time.monotonic() - self._began
         return replace(
             self._before,
             trials=self._before.trials + self._trials_done,
             epochs=self._before.epochs + self._done,
-            seconds_left=elapsed * (1 / share - 1) if share > 0.02 else None,
+            seconds_left=self._outlook.seconds_left,
         )
 
     def _table(self) -> Table:

@@ -36,8 +36,9 @@ def list_sweeps(
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("sweep", "state", "trials", "verdicts", "size", "when", "note"):
         right = name in ("trials", "size")
+        folds = name in ("sweep", "verdicts", "note")
         table.add_column(
-            name, justify="right" if right else "left", overflow="fold", no_wrap=name == "size"
+            name, justify="right" if right else "left", overflow="fold", no_wrap=not folds
         )
     for one in found:
         whole = one.finished == one.trials

@@ -264,7 +264,11 @@ def _require_own(place: Path) -> None:
 
 def _compiler() -> list[str] | None:
     """The C compiler's command: the environment's CC, or the first that is found."""
-    if chosen := shlex.split(os.environ.get("CC", "")):
+    try:
+        chosen = shlex.split(os.environ.get("CC", ""))
+    except ValueError:  # a quotation mark without its other
+        return None
+    if chosen:
         return chosen if shutil.which(chosen[0]) else None
     return next(([name] for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
 

@@ -65,9 +65,10 @@ class Store:
         #: In which part the units of each trial are.
         self._units_in: dict[str, str] = {}
         for file, table in self._parts("epochs"):
-            ids, epochs = (table[name].to_pylist() for name in ("trial_id", "epoch"))
-            new = [self._is_new(row) for row in zip(ids, epochs, strict=True)]
-            _keep(file, table, pa.array(new, pa.bool_()))
+            if not table.num_rows or not self._all_new(table):
+                ids, epochs = (table[name].to_pylist() for name in ("trial_id", "epoch"))
+                new = [self._is_new(row) for row in zip(ids, epochs, strict=True)]
+                _keep(file, table, pa.array(new, pa.bool_()))
         for file, table in self._parts("units"):
             arrived = _trial_ids(table)
             if again := self._units_in.keys() & arrived:
@@ -91,6 +92,28 @@ class Store:
     def _put_aside(self, kind: str, file: Location) -> None:
         file.rename(f"_unreadable-{file.name}")
         self.put_aside.append(f"{kind}/{file.name}")
+
+    def _all_new(self, table: pa.Table) -> bool:
+        """Whether no row of a part is there yet, nor twice in it; from now on they are there.
+
+        In a tenth of the time that each row takes by itself: of each trial a run of epochs is
+        taken at once. False too, and nothing is taken, where a trial misses some between others.
+        """
+        ends = [("epoch", how) for how in ("min", "max", "count", "count_distinct")]
+        found = table.group_by("trial_id").aggregate(ends)
+        ids = found["trial_id"].to_pylist()
+        least, most, rows, distinct = (found[f"epoch_{how}"].to_pylist() for _, how in ends)
+        runs: dict[str, int] = {}
+        for trial_id, first, last, count, different in zip(
+            ids, least, most, rows, distinct, strict=True
+        ):
+            bits = (1 << (last + 1)) - (1 << first)
+            if not count == different == last - first + 1 or self._present.get(trial_id, 0) & bits:
+                return False
+            runs[trial_id] = bits
+        for trial_id, bits in runs.items():
+            self._present[trial_id] |= bits
+        return True
 
     def _is_new(self, row: tuple[str, int]) -> bool:
         """Whether a (trial_id, epoch) has no row yet; from now on it has."""

@@ -37,7 +37,8 @@ def curve(
     rng: np.random.Generator | None = None,
     **extra: object,
 ) -> pd.DataFrame:
-    """Rows of one curve: each trial goes from 0.5 at epoch 0 to its final value by epoch 6.
+    """Rows of one curve: each trial goes from 0.5 at epoch 0 to its final value by half its
+    epochs.
 
     E[a_j] moves with it, as that of a Gaussian unit of length one near its threshold.
     """
@@ -49,7 +50,7 @@ def curve(
         for s, value in zip(sigma2, values, strict=True):
             final = float(np.clip(value + offset + rng.normal(0, noise), 0, 1))
             for epoch in range(epochs + 1):
-                share = min(1.0, epoch / (0.6 * epochs))
+                share = min(1.0, epoch / (epochs // 2))
                 activation_fraction = 0.5 + share * (final - 0.5)
                 rows.append(
                     {

@@ -53,7 +53,7 @@ def test_a_row_says_what_decided():
 def test_what_is_inconclusive_says_what_it_needs():
     """One thing at a time is missing."""
     for frames, needs in (
-        ([curve("flat", noise=0.008), control()], "seeds"),
+        ([curve("flat", noise=0.012), control()], "seeds"),
         ([curve("flat")], "control"),
         ([curve("flat", seeds=1), control()], "seeds"),
         ([curve("flat", sigma2=(0.0, 0.01, 0.09)), control()], "range"),
@@ -83,6 +83,18 @@ def test_only_a_control_that_was_trained_alike_shows_that_a_curve_could_have_mov
 def test_a_curve_whose_effect_still_moves_contradicts_nothing():
     moving = effect(curve("increasing"), "activation_fraction", lambda e: 0.02 * e)
     assert verdicts(moving)[RELU_CAE, "digits"] == "inconclusive"
+
+
+def test_an_effect_that_fades_contradicts_nothing():
+    """Beyond the margin now, and settled by the pace of the last fifth; in ten times the epochs it
+    is gone."""
+    fading = effect(curve("flat"), "activation_fraction", lambda e: (0.06 - 0.001 * e) * (e > 0))
+    row = rows(fading).loc[(RELU_CAE, "digits")]
+    assert row["effect"] > 0.04
+    assert row["settled"]
+    assert row["verdict"] == "inconclusive"
+    stays = effect(curve("flat"), "activation_fraction", lambda e: 0.05 * (e > 0))
+    assert verdicts(stays)[RELU_CAE, "digits"] == "contradicted"
 
 
 def test_a_direction_may_be_supported_before_it_has_settled_and_says_so():

@@ -165,13 +165,29 @@ def test_flat_is_what_stays_flat(measure):
         assert only(frame).trend == trend
 
 
-def test_a_drift_that_does_not_slow_down_is_not_flat_however_slow():
-    """In ten times the epochs it has left the margin; one as fast that slows down has not."""
-    steady = effect(curve("flat", noise=0.0), "activation_fraction", lambda e: -0.0004 * e)
-    slowing = effect(curve("flat", noise=0.0), "activation_fraction",
-                     lambda e: -0.01 + 0.02 / (2 + e))  # fmt: skip
-    assert only(steady).trend == "undecided"
-    assert only(slowing).trend == "flat"
+#: Effects by epoch, of ten: within the margin of 0.03 at their end, beyond it in ten times as many.
+DRIFTS = {
+    "steady": lambda e: -0.0004 * e,
+    "behind an early effect": lambda e: -0.012 * (e > 0) - 0.00025 * e,
+    "back through zero": lambda e: 0.012 * (e > 0) - 0.0006 * e,
+    "as a square root": lambda e: -0.012 * np.sqrt(e / 10),
+    "as a logarithm": lambda e: -0.018 * np.log1p(8 * e / 10) / np.log(9),
+}
+
+
+@pytest.mark.parametrize("name", DRIFTS)
+def test_a_drift_that_leaves_the_margin_in_ten_times_the_epochs_is_not_flat(name):
+    by_epoch = DRIFTS[name]
+    assert abs(by_epoch(np.array([10.0]))[0]) < 0.03 < abs(by_epoch(np.array([100.0]))[0])
+    for measure, scale in (("activation_fraction", 1), ("pre_activation_mean", 2.5)):
+        frame = effect(curve("flat", noise=0.0), measure, lambda e, k=scale: k * by_epoch(e))
+        assert only(frame).trend == "undecided"
+
+
+def test_an_effect_that_has_come_to_rest_is_flat():
+    frame = effect(curve("flat", noise=0.0), "activation_fraction",
+                   lambda e: -0.01 * (1 - np.exp(-e)))  # fmt: skip
+    assert only(frame).trend == "flat"
 
 
 def test_a_seed_that_is_dead_from_the_start_is_left_out():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 from pathlib import Path
 
@@ -32,6 +33,10 @@ def harmed_as_asked() -> None:
         asked = json.loads(harm.read_text()) if epoch == 3 and harm.exists() else {}
         if len(stack.trials) > asked.get("room", 99):
             raise torch.OutOfMemoryError("CUDA out of memory (as a test has it)")
+        if len(stack.trials) > asked.get("host_room", 99):
+            from ray.exceptions import OutOfMemoryError
+
+            raise OutOfMemoryError("the node was running low on memory (as a test has it)")
         if asked.get("kill") == [stack.trials[0].model, stack.trials[0].activation]:
             os.kill(os.getpid(), signal.SIGKILL)
         if epoch == 1 and harm.exists():
@@ -78,11 +83,31 @@ def whole(nodes):
     nodes.grow(2)
 
 
+class Planted:
+    """Whoever unpickles it touches a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self):
+        return Path.touch, (self._file,)
+
+
 def test_a_killed_worker_goes_on_from_its_checkpoint(nodes, tmp_path, chance, is_exact):
-    fault = Injector(chance.randrange(1, ROWS - 20), lambda: nodes.kill_worker(chance))
+    """And runs nothing of what somebody has put beside it."""
+
+    def strike() -> None:
+        planted = pickle.dumps(Planted(tmp_path / "unpickled"))
+        for folder in (tmp_path / "faults" / "checkpoints").rglob("checkpoint_*"):
+            for name in {"_dict_checkpoint.pkl", *(f.name for f in folder.glob("*.pkl"))}:
+                (folder / name).write_bytes(planted)
+        nodes.kill_worker(chance)
+
+    fault = Injector(chance.randrange(1, ROWS - 20), strike)
     results = sparseae.run(SWEEP, results=tmp_path, observer=fault)
     assert fault.struck
     assert not results.failed
+    assert not (tmp_path / "unpickled").exists()
     is_exact(tmp_path / "faults")
 
 
@@ -163,8 +188,12 @@ def test_failures_with_progress_between_them_are_not_added_up(nodes, tmp_path, u
     pd.testing.assert_frame_equal(rows, expected, check_exact=True)
 
 
-def test_a_stack_without_room_on_its_device_is_split(nodes, tmp_path, chance, harm, is_exact):
-    harm(room=chance.choice([2, 3]))
+@pytest.mark.parametrize("where", ["room", "host_room"])
+def test_a_stack_without_room_on_its_device_or_its_machine_is_split(
+    nodes, tmp_path, chance, harm, is_exact, where
+):
+    """Of a machine: by the error with which Ray's monitor ends a worker there."""
+    harm(**{where: chance.choice([2, 3])})
     watch = Injector(0, lambda: None)
     assert not sparseae.run(SWEEP, results=tmp_path, observer=watch).failed
     assert "4 stacks were too large: tried again as 8 smaller ones" in watch.notes
