@@ -1,4 +1,4 @@
-"""Pages whose numbers come from the committed rows: no measured number in them is typed by hand.
+"""Pages and pictures from the committed rows: no measured number in them is typed by hand.
 
     python docs/render.py            # writes docs/NAME.md from docs/templates/NAME.md.j2
     python docs/render.py --check    # writes nothing; names file and line of what differs, exit 1
@@ -13,17 +13,22 @@ import argparse
 import difflib
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.stats import t as student
 
 import sparseae
+from sparseae.analysis.curves import curves
+from sparseae.analysis.explanations import kink_share
+from sparseae.analysis.panels import Panels
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "results"
@@ -67,6 +72,10 @@ class Rows:
         """How many seeds there are."""
         return int(self.where(**keys)["seed"].nunique())
 
+    def values(self, column: str, **keys: Any) -> list[Any]:
+        """Every value of a column, sorted."""
+        return sorted(set(self.where(**keys)[column]))
+
     def epochs(self, **keys: Any) -> int:
         """Epochs that every one of the trials has trained.
 
@@ -101,21 +110,20 @@ class Rows:
     def _fall(self, column: str = "activation_fraction", **keys: Any) -> pd.Series:
         """By seed how far a column falls from sigma2 = 0 to ``sigma2``.
 
-        Of a model that has no trial at 0 from ae's or dae's: there all are one auto-encoder.
-
         Raises:
             LookupError: if two trials have the same seed.
         """
-        other = self.where(**keys)
-        none = keys | {"sigma2": 0.0}
-        try:
-            base = self.where(**none)
-        except LookupError:
-            base = self.where(**(none | {"model": "dae"}))
+        other, base = self._at(**keys), self._at(**(keys | {"sigma2": 0.0}))
         for trials in (other, base):
             if trials["seed"].duplicated().any():
                 raise LookupError(f"results/{self.folder}: {keys} are several trials a seed")
         return (base.set_index("seed")[column] - other.set_index("seed")[column]).dropna()
+
+    def _at(self, **keys: Any) -> pd.DataFrame:
+        """`where`; at sigma2 = 0 of a model that has no trial there dae's: all are one there."""
+        if keys.get("sigma2") == 0 and not self.has(**keys):
+            keys = keys | {"model": "dae"}
+        return self.where(**keys)
 
     def owed(
         self, model: str, less: str | None = None, *, of: str = "dae", **keys: Any
@@ -135,6 +143,12 @@ class Rows:
         if less is not None:
             part = part - self._fall(model=less, **keys)
         return _interval((part / self._fall(model=of, **keys)).dropna())
+
+    def kink_found(self) -> tuple[float, float]:
+        """The least and the most that the estimated kink's term is of relu dae's bias gradient."""
+        dae = [c for c in curves(self.frame) if c.name["model"] == "dae" and c.theory]
+        shares = [share for curve in dae if (share := kink_share(curve)) == share]
+        return min(shares), max(shares)
 
     def has(self, **keys: Any) -> bool:
         """Whether there is such a trial."""
@@ -186,7 +200,7 @@ class Rows:
         return "\n".join(lines)
 
     def _cell(self, digits: int, **keys: Any) -> str:
-        rows = self.where(**keys)
+        rows = self._at(**keys)
         sound = rows[rows["status"] == "ok"]
         if sound.empty:
             return "diverged"
@@ -244,6 +258,17 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _holds(condition: bool, words: str) -> str:
+    """Words that the rows bear out.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if not condition:
+        raise ValueError(f"the rows do not say: {words}")
+    return words
+
+
 def environment() -> Environment:
     """What renders the templates."""
     made = Environment(
@@ -254,6 +279,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.globals["rows"] = rows
+    made.globals["holds"] = _holds
     made.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
     made.filters["percent"] = lambda value, digits=0: f"{value:.{digits}%}".replace("%", " %")
     return made
@@ -266,11 +292,76 @@ def pages() -> Iterator[tuple[Path, str]]:
         yield DOCS / template.name.removesuffix(".j2"), made.get_template(template.name).render()
 
 
-def figures() -> Iterator[tuple[Path, Figure]]:
-    """Each picture's file, and what it shows."""
-    frame = rows("paper").frame
-    yield DOCS / "images" / "paper-figure1.png", sparseae.plot.figure1(frame)
-    yield DOCS / "images" / "paper-figure4.png", sparseae.plot.figure4(frame)
+class Picture(NamedTuple):
+    """A file of ``docs/images/``, the rows that it is of, and what draws it from them."""
+
+    name: str
+    folder: str
+    draw: Callable[[pd.DataFrame], Figure]
+
+    @property
+    def file(self) -> Path:
+        return DOCS / "images" / f"{self.name}.png"
+
+    @property
+    def source(self) -> str:
+        """What stands in the file, so that a picture of other rows is noticed."""
+        return f"results/{self.folder} {rows(self.folder).fingerprint()}"
+
+    def stands(self) -> str:
+        """The source that the file has; empty where there is none."""
+        if not self.file.exists():
+            return ""
+        with Image.open(self.file) as image:
+            return str(image.info.get("Source", ""))
+
+    def write(self) -> None:
+        figure = self.draw(rows(self.folder).frame)
+        figure.savefig(self.file, dpi=110, metadata={"Source": self.source, "Software": None})
+
+
+def _why(frame: pd.DataFrame) -> Figure:
+    """The two explanations, along sigma2."""
+    return sparseae.plot.of_curves(curves(frame), "The two explanations of a sparse relu dae")
+
+
+def _apart(frame: pd.DataFrame) -> Figure:
+    """dae taken apart, by epoch at the least sigma2 that all have: means and range of seeds."""
+    used = curves(frame[frame["corruptions"] == 1])
+    sigma2 = float(min(reduce(np.intersect1d, [curve.sigma2[curve.sigma2 > 0] for curve in used])))
+    panels = Panels(["activation fraction"], ["cifar10"], heights=[2.8], width=6.0)
+    axis = panels["activation fraction", "cifar10"]
+    (dae,) = (curve for curve in used if curve.name["model"] == "dae")
+    for curve, at, model in [(dae, 0.0, "ae"), *((c, sigma2, c.name["model"]) for c in used)]:
+        (values,) = curve.activations.swapaxes(0, 1)[curve.sigma2 == at]
+        colour, marker, line = sparseae.plot.style_of(model)
+        epochs, mean = range(curve.epoch + 1), np.nanmean(values, axis=0)
+        axis.plot(
+            epochs, mean, line, color=colour, marker=marker, ms=3.5, lw=1.4, markevery=5,
+            label=model if at else "sigma2 = 0",
+        )  # fmt: skip
+        axis.fill_between(
+            epochs, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color=colour, alpha=0.18,
+            lw=0,
+        )  # fmt: skip
+    title = f"relu dae taken apart, sigma2 {sigma2:g}{sparseae.plot.seeds_of(used)}"
+    return panels.finish(title, "epoch")
+
+
+PICTURES = (
+    Picture("paper-figure1", "paper", sparseae.plot.figure1),
+    Picture("paper-figure4", "paper", sparseae.plot.figure4),
+    Picture("apart", "section-3-1-1", _apart),
+    Picture("explanations", "explanations", _why),
+    Picture("theory-terms", "explanations", lambda frame: sparseae.plot.terms(curves(frame))),
+)
+
+
+def stale() -> Iterator[str]:
+    """One line for each picture that is not of the rows that there are."""
+    for picture in PICTURES:
+        if (stands := picture.stands()) != picture.source:
+            yield f"{picture.file}: is of {stands!r}, should be of {picture.source!r}"
 
 
 def differences(file: Path, text: str) -> Iterator[str]:
@@ -287,19 +378,17 @@ def differences(file: Path, text: str) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, say what differs")
-    check = parser.parse_args().check
-    found = 0
+    if parser.parse_args().check:
+        wrong = [line for file, text in pages() for line in differences(file, text)]
+        wrong += stale()
+        for line in wrong:
+            print(line)
+        return int(bool(wrong))
     for file, text in pages():
-        for line in differences(file, text):
-            found += 1
-            if check:
-                print(line)
-        if not check:
-            file.write_text(text)
-    if not check:
-        for file, figure in figures():
-            figure.savefig(file, dpi=110)
-    return int(check and found > 0)
+        file.write_text(text)
+    for picture in PICTURES:
+        picture.write()
+    return 0
 
 
 if __name__ == "__main__":

@@ -143,10 +143,20 @@ def of_curves(chosen: Sequence[Curve], title: str = "") -> Figure:
             axis.set(ylim=(-0.03, 1.03), yticks=_FRACTIONS)
             if row == "dead units":
                 axis.set(ylim=(-0.06, 1.06), yticks=(0, 0.5, 1))
-    seeds = max(curve.seeds.size for curve in chosen)
-    if seeds > 1 and title:
-        title += f" (mean and range of {seeds} seeds)"
-    return panels.finish(title, "σ² (even in σ)")
+    return panels.finish(title + seeds_of(chosen) if title else "", "σ² (even in σ)")
+
+
+def seeds_of(chosen: Sequence[Curve]) -> str:
+    """How many seeds lines are of, in words: they may differ between the data sets."""
+    seeds: dict[str, int] = {}
+    for curve in chosen:
+        dataset = curve.name["dataset"]
+        seeds[dataset] = max(seeds.get(dataset, 0), curve.seeds.size)
+    if max(seeds.values()) == 1:
+        return ""
+    if len(set(seeds.values())) == 1:
+        return f" (mean and range of {max(seeds.values())} seeds)"
+    return f" (mean and range; seeds: {', '.join(f'{d} {n}' for d, n in seeds.items())})"
 
 
 def along_sigma(axis: Axes, sigma2: np.ndarray) -> None:
@@ -214,7 +224,7 @@ def drift(chosen: Sequence[Curve]) -> Figure:
     panels = Panels(list(rows), _datasets(found), [1.8, 1.8])
     for curve in found:
         change = curve.theory["pre_activation_change"][..., 1:]
-        colour, _, _ = _style_of(curve.name["model"])
+        colour, _, _ = style_of(curve.name["model"])
         for row, names in rows.items():
             known = [curve.theory[n] for n in names if n in curve.theory]
             gradient = np.sum(known, axis=0)[..., :-1]
@@ -251,7 +261,7 @@ def reach(chosen: Sequence[Curve]) -> Figure:
     for dataset, found in points.items():
         for point in found:
             axis = panels[point["activation"], dataset]
-            colour, marker, _ = _style_of(point["model"])
+            colour, marker, _ = style_of(point["model"])
             axis.plot(point["gradient"], point["change"], marker, ms=4, mew=0.8, alpha=0.8,
                       color=colour, label=point["model"])  # fmt: skip
             axis.set_xscale("symlog", linthresh=1e-3)
@@ -292,7 +302,7 @@ def lemma1(chosen: Sequence[Curve]) -> Figure:
                 ]
                 axis = panels[row, dataset]
                 median = np.nanmedian(np.concatenate(shares), axis=0)
-                colour, _, line = _style_of(model)
+                colour, _, line = style_of(model)
                 axis.plot(np.arange(length), median, line, color=colour, lw=1.3, label=model)
                 axis.axhline(1, color="0.3", lw=0.8, ls=":")
                 axis.set_yscale("log")
@@ -444,7 +454,7 @@ def _shades(chosen: Sequence[Curve]) -> dict[float, tuple[float, float, float, f
     return dict(zip(sigma2, map(tuple, colormaps["cividis_r"](places)), strict=True))
 
 
-def _style_of(model: str) -> tuple[str, str, str]:
+def style_of(model: str) -> tuple[str, str, str]:
     """Colour, marker and line of a model."""
     return _STYLES.get(model, _OTHERS[sum(map(ord, model)) % len(_OTHERS)])
 
@@ -454,7 +464,7 @@ def _line(axis: Axes, curve: Curve, values: np.ndarray, label: str, lighter: int
     there = np.isfinite(values).any(0)
     x, y = np.sqrt(curve.sigma2[there]), values[:, there]
     model = curve.name["model"]
-    full, marker, line = _style_of(model)
+    full, marker, line = style_of(model)
     colour = tuple(1 - (1 - channel) * 0.6**lighter for channel in to_rgb(full))
     axis.plot(
         x, np.nanmean(y, axis=0), line, color=colour, marker=marker, ms=3.5, lw=1.4, label=label,

@@ -10,7 +10,9 @@ from sparseae.sweep.config import Sweep
 from tests.conftest import REPOSITORY
 
 RESULTS = REPOSITORY / "results"
-FOLDERS = ["paper", "reference", "rates", "explanations", "first-order", "controls"]
+FOLDERS = [
+    "paper", "section-3-1-1", "reference", "rates", "explanations", "first-order", "controls",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
