@@ -1,11 +1,15 @@
 """What one is told where there is no Ray: in one line, and soon."""
 
+import os
 import socket
 import subprocess
 import sys
 
 import pytest
 
+from tests.conftest import REPOSITORY
+
+QUICKSTART = REPOSITORY / "tune_configs" / "quickstart.yaml"
 PROGRAM = """
 import sys
 from sparseae.errors import RequestError
@@ -60,3 +64,15 @@ def test_a_port_that_is_not_rays():
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         said = connect(address, patience=0.5)
     assert said == f"no Ray at --address {address!r}: no answer in 0.5 s"
+
+
+@pytest.mark.parametrize("value", ["abc", "1.5", "", "15 "])
+def test_a_setting_at_which_ray_would_crash_is_one_line(tmp_path, value):
+    environment = os.environ | {"RAY_worker_niceness": value, "RAY_own": "of ours"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sparseae", "plan", QUICKSTART, "--address", "auto"],
+        env=environment, capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"sparseae: RAY_worker_niceness={value!r}: Ray cannot read it")
+    assert done.stderr.count("\n") == 1
