@@ -193,7 +193,8 @@ def test_where_nothing_can_be_printed_the_work_is_done(tmp_path, sink):
 NONSENSE = {
     "ascii": {
         "PYTHONIOENCODING": "ascii", "TERM": "nonsense", "LINES": "x", "TERMINAL_WIDTH": "x",
-        "OMP_NUM_THREADS": "x", "CC": "'", "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "OMP_NUM_THREADS": "x", "CC": "'", "SPARSEAE_GEMM": "",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     },
     "no locale": {
         "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TMPDIR": "/nonexistent",
