@@ -13,7 +13,7 @@ TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --randomly-see
 # there is a GPU: PyPI's. Where this place cannot be reached, PyPI's too.
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 
-.PHONY: quickstart test check fast mutants sample install clean docs
+.PHONY: quickstart test test-all check fast mutants sample install clean docs
 
 # What running needs.
 $(BIN)/.run: pyproject.toml constraints.txt
@@ -34,8 +34,11 @@ install: $(BIN)/.run
 quickstart: install
 	$(BIN)/sparseae quickstart
 
-# Lint, types, every test.
+# Lint, types, every test but those that take minutes each.
 test: check
+	$(TESTS) -m "not minutes"
+
+test-all: check
 	$(TESTS)
 
 check: $(BIN)/.dev
@@ -46,7 +49,7 @@ check: $(BIN)/.dev
 # Without the tests that need a Ray cluster or a browser.
 fast: $(BIN)/.dev
 	$(BIN)/ruff check .
-	$(TESTS) -m "not slow"
+	$(TESTS) -m "not slow and not minutes"
 
 # Which changes of the product does no test notice? Hours for all; MODULES="model/activations.py" for
 # some. CI tries a sample, drawn by the commit, that takes less than two minutes.

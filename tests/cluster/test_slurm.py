@@ -153,6 +153,7 @@ def test_one_node_runs_a_sweep_to_its_end(slurm):
     assert "raylet" not in slurm.head.run("ps", "ax").stdout
 
 
+@pytest.mark.minutes
 def test_two_nodes_share_a_sweep_which_stops_is_requeued_and_ends(slurm):
     job = slurm.submit("two", ENDLESS, "--nodes=2")
     until(lambda: slurm.checkpoints("two"))

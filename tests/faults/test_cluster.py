@@ -149,16 +149,36 @@ def test_a_node_on_which_everything_fails_costs_no_trial(nodes, tmp_path, harm, 
     is_exact(tmp_path / "faults")
 
 
-def test_a_worker_that_hangs_is_ended_and_its_trial_tried_again(nodes, tmp_path, chance, is_exact):
-    def hang() -> None:
-        os.kill(chance.choice(sorted(nodes.training())), signal.SIGSTOP)
+#: A lone trial of the sweep.
+ALONE = {"model": "dae", "activation": "relu", "sigma2": 0.25, "seed": 1}
 
-    fault = Injector(chance.randrange(1, ROWS - 60), hang)
-    results = sparseae.run(SWEEP, results=tmp_path, set_values=["silent_after=8"], observer=fault)
+
+def is_exact_alone(place, whole) -> None:
+    """Asserts that the results hold what a run without faults leaves of the lone trial."""
+    rows, _ = content(place)
+    (trial,) = rows["trial_id"].unique()
+    expected = whole[whole["trial_id"] == trial].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows, expected, check_exact=True)
+
+
+def test_a_worker_that_hangs_is_ended_and_its_trial_tried_again(
+    nodes, tmp_path, chance, uninterrupted
+):
+    """In the midst of a trial: between two of them Ray itself waits for its worker, for minutes."""
+
+    def hang() -> None:
+        (worker,) = nodes.training()
+        os.kill(worker, signal.SIGSTOP)
+
+    fault = Injector(chance.randrange(1, 8), hang)
+    results = sparseae.run(
+        SWEEP | {"space": SWEEP["space"] | ALONE},
+        results=tmp_path, set_values=["silent_after=8"], observer=fault,
+    )  # fmt: skip
     assert fault.struck
     assert not results.failed
     assert any("was silent for" in note and "tried again" in note for note in fault.notes)
-    is_exact(tmp_path / "faults")
+    is_exact_alone(tmp_path / "faults", uninterrupted[0])
 
 
 def test_failures_with_progress_between_them_are_not_added_up(nodes, tmp_path, uninterrupted):
@@ -172,20 +192,15 @@ def test_failures_with_progress_between_them_are_not_added_up(nodes, tmp_path, u
                 self.kills, self.last = self.kills + 1, rows[-1]["epoch"]
                 kill(*nodes.training())
 
-    alone = {"model": "dae", "activation": "relu", "sigma2": 0.25, "seed": 1}
     watch = Killing(0, lambda: None)
     results = sparseae.run(
-        SWEEP | {"space": SWEEP["space"] | alone},
+        SWEEP | {"space": SWEEP["space"] | ALONE},
         results=tmp_path, set_values=["max_failures=1"], observer=watch,
     )  # fmt: skip
     assert not results.failed, watch.notes
     assert watch.kills == 4
     assert sum("its worker died" in note for note in watch.notes) == 4, watch.notes
-    rows, _ = content(tmp_path / "faults")
-    (trial,) = rows["trial_id"].unique()
-    whole = uninterrupted[0]
-    expected = whole[whole["trial_id"] == trial].reset_index(drop=True)
-    pd.testing.assert_frame_equal(rows, expected, check_exact=True)
+    is_exact_alone(tmp_path / "faults", uninterrupted[0])
 
 
 @pytest.mark.parametrize("where", ["room", "host_room"])

@@ -22,7 +22,14 @@ def of_the_machine(driver: int, below: dict[int, str]) -> list[int]:
     return [driver, *below]
 
 
-@pytest.mark.parametrize("victims", [of_the_driver, of_ray, of_the_machine])
+@pytest.mark.parametrize(
+    "victims",
+    [
+        pytest.param(of_the_driver, marks=pytest.mark.minutes),
+        pytest.param(of_ray, marks=pytest.mark.minutes),
+        of_the_machine,
+    ],
+)
 def test_killed_and_run_again_it_ends_as_if_never_killed(tmp_path, chance, is_exact, victims):
     command = Command(tmp_path, tmp_path)
     place, driver = tmp_path / "faults", command.start()
