@@ -198,8 +198,8 @@ class Attempts(Callback):
             actor = self._actor[name]
             if actor and actor not in self._killed:
                 self._end(actor, f"it was silent for {seconds:.0f} s and its worker was ended")
-        if not self._dispatch.finished and not self._stop.asked:
-            self._look_at_starting(now)
+        if self._dispatch.left and not self._stop.asked:
+            self._look_at_starting(now)  # that of the last piece too
         waited = self._stall.look(training=bool(self._silence.running))
         if waited is not None and not self.finished:
             self._recorder.stalled(self._why(waited))

@@ -164,7 +164,7 @@ def is_exact_alone(place, whole) -> None:
 def test_a_worker_that_hangs_is_ended_and_its_trial_tried_again(
     nodes, tmp_path, chance, uninterrupted
 ):
-    """In the midst of a trial: between two of them Ray itself waits for its worker, for minutes."""
+    """In the midst of a trial."""
 
     def hang() -> None:
         (worker,) = nodes.training()
@@ -179,6 +179,25 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_tried_again(
     assert not results.failed
     assert any("was silent for" in note and "tried again" in note for note in fault.notes)
     is_exact_alone(tmp_path / "faults", uninterrupted[0])
+
+
+def test_workers_that_hang_as_they_take_the_last_pieces_are_ended(nodes, tmp_path, is_exact):
+    """Tune waits without end for a worker that it uses again."""
+
+    class Hanging(Injector):
+        ended = 0
+
+        def finished(self, task) -> None:
+            self.ended += 1
+            if self.ended == 2:  # of four, by two workers
+                for worker in nodes.training():
+                    os.kill(worker, signal.SIGSTOP)
+
+    watch = Hanging(0, lambda: None)
+    results = sparseae.run(SWEEP, results=tmp_path, set_values=["silent_after=8"], observer=watch)
+    assert not results.failed
+    assert any("worker" in note and "tried again" in note for note in watch.notes)
+    is_exact(tmp_path / "faults")
 
 
 def test_failures_with_progress_between_them_are_not_added_up(nodes, tmp_path, uninterrupted):
