@@ -105,9 +105,11 @@ def _require_lasting(results: str) -> None:
         )
 
 
-def _print_final(frame: pd.DataFrame) -> None:
-    """Final activation fractions by model, activation and sigma2; means over the seeds."""
-    last = frame.loc[frame.groupby("trial_id")["epoch"].idxmax()]
+def _print_final(last: pd.DataFrame) -> None:
+    """Final activation fractions by model, activation and sigma2; means over the seeds.
+
+    Of each trial the row of its last epoch.
+    """
     wide = last.pivot_table(
         index=["dataset", "constraint", "activation", "model"],
         columns="sigma2",
@@ -115,14 +117,15 @@ def _print_final(frame: pd.DataFrame) -> None:
         aggfunc="mean",
     )
     digits = 3 if len(wide.columns) <= _WIDE else 2
-    for (dataset, constraint), rows in wide.head(_TABLE_ROWS).groupby(level=[0, 1]):
+    shown = wide.head(_TABLE_ROWS)
+    for (dataset, constraint), rows in shown.groupby(level=[0, 1]):  # type: ignore[misc]
         columns = [("sigma2", "left"), *((f"{sigma2:g}", "right") for sigma2 in wide.columns)]
         cells = [
             [f"{activation} {model}", *("-" if v != v else f"{v:.{digits}f}" for v in values)]
             for (_, _, activation, model), values in rows.iterrows()  # type: ignore[misc]
         ]
         console.table(columns, cells, title=f"{dataset}, {constraint}", boxed=True)
-    seeds = last["seed"].nunique()
+    seeds = len(last["seed"].unique())
     diverged = int((last["status"] == "diverged").sum())
     words = ["Final activation fractions" + (f", means over {seeds} seeds" if seeds > 1 else "")]
     if diverged:

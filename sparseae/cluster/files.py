@@ -82,13 +82,13 @@ def _resources(path: str, name: str, kind: Mapping[str, Any]) -> dict[str, float
     machine = (kind.get("node_config") or {}).get("InstanceType", "")
     family, _, size = machine.partition(".")
     found = re.fullmatch(r"(\d*)xlarge|metal", size)
-    if "CPU" in said or not found:
-        if "CPU" not in said:
-            raise RequestError(
-                f"--cluster {path}: {name}: {machine or 'no InstanceType'} is no machine that is "
-                "known here; say its resources, as {CPU: 4, GPU: 1, 'accelerator_type:A10G': 1}"
-            )
+    if "CPU" in said:
         return said
+    if not found:
+        raise RequestError(
+            f"--cluster {path}: {name}: {machine or 'no InstanceType'} is no machine that is "
+            "known here; say its resources, as {CPU: 4, GPU: 1, 'accelerator_type:A10G': 1}"
+        )
     resources = {"CPU": 4.0 * int(found[1] or 1) if found[1] is not None else 96.0}
     if family in _FAMILIES:
         usual = 8 if family.startswith("p") else _CARDS.get(size, 1)

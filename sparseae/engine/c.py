@@ -116,6 +116,8 @@ class CStep(Step):
         self._halves: dict[int, Halves] = {}
         self._seed, self._numbers = members.seeds[0], members.coefficients
         self._net = members.network(problem.constraint.unit_rows)
+        #: The constraint is none of lengths, which `update` sees to.
+        self._projects = problem.constraint.norms(self._numbers) is None
         penalty = problem.model.penalty
         seen = problem.model.encoder_input
         self._corrupted = seen if isinstance(seen, Corrupted) else None
@@ -179,5 +181,5 @@ class CStep(Step):
             bends = norms.pow(p).mul_(self._numbers.lam.number * q / h.shape[0])
             scales = None if p in (0, 2) else self._slope.of_norms(norms)
         halves.back(x, offset, bends, scales, curvature)
-        if self._problem.constraint.norms(self._numbers) is None:
+        if self._projects:
             self._problem.constraint.project(self._members.W, self._numbers)

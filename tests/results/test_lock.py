@@ -149,28 +149,29 @@ def test_an_error_that_is_no_os_error_does_not_end_the_beat(cloud, quick):
                 time.sleep(0.01)
 
 
+def is_refused_soon(check, says: str) -> None:
+    """Asserts that the check, asked again and again, comes to refuse."""
+    stop = time.monotonic() + 60
+    with pytest.raises(StorageError, match=says):
+        while time.monotonic() < stop:
+            check()
+            time.sleep(0.05)
+
+
 def test_after_lost_beats_the_check_looks_before_it_passes(cloud, quick, monkeypatch):
     """A run was cut off; another took its place, and no beat has noticed yet."""
     monkeypatch.setattr(lock, "_BEAT", 3600.0)
     with lock.only_run(cloud, silent) as check:
         check()
         (cloud / lock.LOCK_FILE).write_bytes(rival())
-        stop = time.monotonic() + 60
-        with pytest.raises(StorageError, match="process 2 on elsewhere runs it now"):
-            while time.monotonic() < stop:
-                check()
-                time.sleep(0.05)
+        is_refused_soon(check, "process 2 on elsewhere runs it now")
 
 
 def test_a_run_that_cannot_tell_whose_the_lock_is_writes_nothing(cloud, quick, monkeypatch):
     monkeypatch.setattr(lock, "_BEAT", 3600.0)
     with lock.only_run(cloud, silent, patience=0.1) as check:
         Cloud.down = True
-        stop = time.monotonic() + 60
-        with pytest.raises(StorageError, match="CloudError: 503"):
-            while time.monotonic() < stop:
-                check()
-                time.sleep(0.05)
+        is_refused_soon(check, "CloudError: 503")
 
 
 def test_a_sweep_goes_on_through_errors_that_are_no_os_errors(cloud, quick, monkeypatch):
