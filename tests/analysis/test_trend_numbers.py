@@ -22,7 +22,7 @@ def only(frame: pd.DataFrame):
 def by_sigma2(frame: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
     """(seeds, sigma2) at the last epoch."""
     last = frame.assign(value=values)[frame["epoch"] == frame["epoch"].max()]
-    return last.pivot(index="seed", columns="sigma2", values="value")
+    return last.pivot_table(index="seed", columns="sigma2", values="value")
 
 
 def student(values: pd.Series) -> tuple[float, float, float]:
