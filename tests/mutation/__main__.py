@@ -67,7 +67,10 @@ TESTS: dict[str, list[str]] = {
     "engine/step.py": ["tests/engine/test_stack_of_trials.py", *FLOAT64],
     "engine/torch.py": [*FLOAT64, "tests/engine/test_torch.py"],
     "analysis/curves.py": ["tests/analysis/test_curves.py", "tests/analysis/test_trends.py"],
-    "analysis/differences.py": ["tests/analysis/test_differences.py"],
+    "analysis/differences.py": [
+        "tests/analysis/test_difference_numbers.py",
+        "tests/analysis/test_differences.py",
+    ],
     "analysis/prediction.py": PREDICTIONS,
     "analysis/predictions.py": PREDICTIONS,
     "analysis/theory_predictions.py": PREDICTIONS,
