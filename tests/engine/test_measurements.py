@@ -21,11 +21,11 @@ SAMPLES = 1101
 
 
 def stack_of(model="cae", activation="sigmoid", way=WAYS[0], dtype=torch.float64) -> Stack:
-    """Untrained, with biases, a dead unit, and one that is active for a single sample."""
+    """Untrained, with biases, two dead units, and one that is active for a single sample."""
     members = trials(model, activation, "none", max_norm=1.0)
     stack = Stack(members, data(SAMPLES).to(dtype), dtype=dtype, **way)
     stack.b.copy_(torch.linspace(-0.5, 0.5, 6 * 8).view(6, 8))
-    stack.b[:, 2] = -100
+    stack.b[:, [2, 6]] = -100
     a = stack.x @ stack.W[:, 5].T
     one, other = a.topk(2, dim=0).values.unbind()
     stack.b[:, 5] = (stack.problem.activation.pre_threshold or 0.0) - (one + other) / 2
@@ -46,7 +46,7 @@ def test_every_number_is_its_definition(model, activation, way):
         known = {name: value for name, value in columns.items() if value is not None}
         assert row.pop("status") == "ok"
         assert row == pytest.approx(known, rel=1e-9, abs=1e-12)
-        assert row["dead_units"] == 1
+        assert row["dead_units"] == 2
         assert units["activation_fraction"][5] == pytest.approx(1 / SAMPLES)
         for name, values in units.items():
             found = getattr(measured.units, name)[member]
@@ -75,7 +75,8 @@ def test_a_measurement_is_the_same_twice_and_of_each_member_alone(model, way):
 @pytest.mark.parametrize("model", ["cae", "ae"])
 @pytest.mark.parametrize("lost", [[1], [0, 1, 2, 3, 4, 5], [4, 5], [0, 1]])
 def test_a_member_that_diverged_before_is_not_measured_and_the_others_are(model, lost, way):
-    calm, stack = stack_of(model, way=way).measure().rows(), stack_of(model, way=way)
+    calm, stack = (stack_of(model, way=way, dtype=torch.float32) for _ in range(2))
+    calm = calm.measure().rows()
     stack.diverged[lost] = True
     stack.W[lost] = math.nan
     measured = stack.measure()
@@ -84,6 +85,7 @@ def test_a_member_that_diverged_before_is_not_measured_and_the_others_are(model,
         assert row == ({"status": "diverged"} if member in lost else calm[member])
     assert measured.units.bias.shape == measured.units.weight_norm.shape == (6, 8)
     assert measured.dead_units.dtype == torch.int64
+    assert measured.activation_fraction.dtype == measured.units.weight_norm.dtype == torch.float64
     stack.diverged[:] = True
     assert measured.diverged.sum() == len(lost)  # what was measured stays
 
@@ -119,6 +121,11 @@ def test_a_cards_mean_sample_is_made_chunk_by_chunk(samples):
         assert mean.dtype == torch.float64
         assert mean.tolist() == pytest.approx(stack.x.double().mean(0).tolist())
     assert torch.equal(stack.data_mean, stack.x.double().mean(0))
+
+
+def test_a_single_input_is_measured_at_once_too():
+    stack = Stack(trials(), data(20, 1), together=6)
+    assert stack.measure().activation_fraction.shape == (6,)
 
 
 @pytest.mark.parametrize("model", ["cae", "dae2"])

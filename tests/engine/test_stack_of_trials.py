@@ -62,6 +62,7 @@ def test_a_stack_may_be_nowhere():
     held = [stack.x, stack.W, stack.b, stack.parameters, stack.momentum, stack.probe]
     assert {t.device.type for t in held} == {"meta"}
     assert stack.device_name == "meta"
+    assert stack.problem.together == 6  # as on a card
     assert Stack(trials(), data()).device_name == "cpu"
 
 
