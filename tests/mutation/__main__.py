@@ -69,7 +69,7 @@ TESTS: dict[str, list[str]] = {
     "engine/minibatches.py": [*FLOAT64, "tests/engine/test_minibatches.py"],
     "engine/randomness.py": ["tests/engine/test_randomness.py"],
     "engine/stack.py": ["tests/engine/test_stack_of_trials.py", *FLOAT64],
-    "engine/step.py": ["tests/engine/test_stack_of_trials.py", *FLOAT64],
+    "engine/step.py": ["tests/engine/test_step.py", *FLOAT64],
     "engine/torch.py": ["tests/engine/test_stack_of_trials.py", *FLOAT64, *ALONE],
     "analysis/curves.py": ["tests/analysis/test_trends.py", ROWS],
     "analysis/differences.py": [
