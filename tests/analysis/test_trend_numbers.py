@@ -10,7 +10,7 @@ from scipy import stats
 
 from sparseae import trends
 from sparseae.analysis import thresholds
-from sparseae.analysis.trends import ACTIVATION, MARGINS, PRE_ACTIVATION, at_the_end, judge
+from sparseae.analysis.trends import ACTIVATION, MARGINS, PRE_ACTIVATION, Shown, at_the_end, judge
 from tests.analysis.frames import SIGMA2, curve, effect
 
 
@@ -156,6 +156,8 @@ def test_a_curve_has_moved_where_its_whole_interval_is_beyond_the_margin(measure
         ((0.0, 0.0301, 0.02), "increasing"),
         ((0.5, 0.48, 0.52), "flat"),  # what counts is the change from the smallest sigma2
         ((0.5, 0.46, 0.52), "irregular"),
+        ((0.01, 0.04, 0.0), "flat"),  # it rises by the margin, and falls by more
+        ((0.03, 0.0, 0.5), "increasing"),
     ],
 )
 def test_of_one_seed_the_class_is_what_is_there(levels, trend):
@@ -263,3 +265,28 @@ def test_a_statement_needs_a_p_value_of_5_percent_and_takes_the_least():
         assert row.trend == trend
         assert (p <= 0.05) == (trend == "decreasing")
         assert trend == "undecided" or row.p == pytest.approx(p)
+
+
+def test_a_rise_by_no_more_than_the_margin_leaves_a_fall_a_fall():
+    frame = curve("flat", sigma2=(0.0, 0.25, 1.0), noise=0.0)
+    for last, trend in ((0.03, "decreasing"), (0.0301, "irregular")):
+        levels = frame["sigma2"].map({0.0: 0.25, 0.25: 0.0, 1.0: last})
+        assert only(frame.assign(activation_fraction=levels)).trend == trend
+
+
+def test_flat_is_shown_with_the_p_value_of_the_measure_that_decides():
+    """Two one-sided tests of the change to the largest sigma2."""
+    shifts = {0: -0.01, 1: 0.0, 2: 0.013}
+    frame = curve("flat", noise=0.0).assign(activation_fraction=0.99)
+    moved = frame["seed"].map(shifts) * (frame["sigma2"] == 1.0)
+    frame["pre_activation_mean"] += moved
+    row = only(frame)
+    assert (row.trend, row.measure) == ("flat", PRE_ACTIVATION)
+    change = np.array(list(shifts.values()))
+    t = (MARGINS[PRE_ACTIVATION] - abs(change.mean())) / stats.sem(change)
+    assert row.p == pytest.approx(stats.t.sf(t, 2))
+
+
+def test_what_is_not_shown_has_no_p_value():
+    assert np.isnan(Shown()["flat"])
+    assert Shown({"flat": 0.01})["flat"] == 0.01
