@@ -29,7 +29,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, PEERS, Peer
-from sparseae.engine.choice import Shape, choose, operands_of, usable
+from sparseae.engine.choice import Shape, operands_of, usable
+from sparseae.engine.choice_on_cpu import choose
 from sparseae.engine.library import compiled, turned
 from sparseae.engine.measurements import ROWS as MEASURE_ROWS
 from sparseae.engine.products import ROUTINES

@@ -10,7 +10,8 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from sparseae.engine.choice import ON_CARD, Shape, choose, substitute, usable
+from sparseae.engine.choice import ON_CARD, Shape, substitute, usable
+from sparseae.engine.choice_on_cpu import choose
 from sparseae.engine.products import TORCH
 from sparseae.model import MODELS
 from sparseae.model.trial import Trial

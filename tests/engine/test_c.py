@@ -6,11 +6,12 @@ import os
 import pytest
 import torch
 
-from sparseae.engine import choice
+from sparseae.engine import choice, choice_on_cpu
 from sparseae.engine import library as module
-from sparseae.engine.choice import IN_C, VARIABLE, Shape, choose, decided, usable
+from sparseae.engine.choice import IN_C, Shape, usable
+from sparseae.engine.choice_on_cpu import VARIABLE, choose
 from sparseae.engine.library import Buffers, Compiled, Halves, compiled, turned
-from sparseae.engine.products import PRODUCTS, TORCH
+from sparseae.engine.products import TORCH
 from sparseae.errors import RequestError
 from sparseae.model.activations import Gate, Polynomial
 from tests.marks import with_c
@@ -34,7 +35,7 @@ def clear(*known):
 @pytest.fixture
 def forget(monkeypatch):
     """Before and after: nothing is known of what is compiled and of what is fast."""
-    known = (module.compiled, choice.usable, choice._fastest)
+    known = (module.compiled, choice.usable, choice_on_cpu._fastest)
     monkeypatch.delenv(VARIABLE, raising=False)
     clear(*known)
     yield
@@ -195,20 +196,13 @@ def test_a_compiler_that_computes_wrong_is_not_used(cache, monkeypatch, tmp_path
     assert compiled(torch.float32) is None
 
 
-def test_it_is_chosen_by_the_seconds_that_were_measured():
-    def least(torch: float, onednn: float, c: float | None) -> dict[str, dict[str, float]]:
-        seconds = {"torch": torch, "onednn": onednn} | ({} if c is None else {IN_C: c})
-        return dict.fromkeys(PRODUCTS, seconds)
+@pytest.mark.parametrize(("in_c", "chosen"), [(0.8, TORCH + IN_C), (0.95, TORCH), (2.0, TORCH)])
+def test_it_is_chosen_where_whole_steps_gain_by_it(forget, monkeypatch, in_c, chosen):
+    def least(calls):
+        return {name: in_c if name.endswith(IN_C) else 1.0 for name in calls}
 
-    assert decided(least(torch=2.0, onednn=2.5, c=None)) == "torch"
-    assert decided(least(torch=2.0, onednn=1.9, c=None)) == "torch"  # not worth other digits
-    assert decided(least(torch=2.0, onednn=1.0, c=3.0)) == "onednn"
-    # It spares passes beside its products, so that it may take a little longer in them.
-    assert decided(least(torch=2.0, onednn=2.5, c=1.0)) == TORCH + IN_C
-    assert decided(least(torch=2.0, onednn=2.5, c=2.1)) == TORCH + IN_C
-    assert decided(least(torch=2.0, onednn=2.5, c=2.3)) == TORCH
-    mixed = least(torch=2.0, onednn=2.5, c=None) | {"decode": {"torch": 2.0, "onednn": 1.0}}
-    assert decided(mixed) == "torch/onednn/torch"
+    monkeypatch.setattr(choice_on_cpu, "_least", least)
+    assert choose(SHAPE, threads=1) == chosen
 
 
 @pytest.mark.parametrize("threads", [1, 2])

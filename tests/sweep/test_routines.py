@@ -7,7 +7,8 @@ import torch
 
 import sparseae
 from sparseae.engine import choice_on_card
-from sparseae.engine.choice import VARIABLE, Shape, usable
+from sparseae.engine.choice import Shape, decided, usable
+from sparseae.engine.choice_on_cpu import VARIABLE
 from sparseae.engine.products import TORCH
 from sparseae.results import provenance
 from sparseae.results.location import Location
@@ -81,10 +82,9 @@ def test_what_a_card_does_is_recorded_beside_it_and_kept(tmp_path, monkeypatch):
 
 
 def test_a_card_is_given_another_way_only_where_it_gains():
-    decided = choice_on_card.decided_on_card
-    assert decided({"": 430e-6}) == ""
-    assert decided({"": 430e-6, "triton-a": 420e-6}) == ""
-    assert decided({"": 430e-6, "triton-a": 300e-6, "triton-b": 232e-6}) == "triton-b"
+    assert decided({"": 430e-6}, plain="") == ""
+    assert decided({"": 430e-6, "triton-a": 420e-6}, plain="") == ""
+    assert decided({"": 430e-6, "triton-a": 300e-6, "triton-b": 232e-6}, plain="") == "triton-b"
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "7"])
