@@ -1,11 +1,12 @@
 """Which way computes a step on this machine: measured once, recorded by a sweep, kept on resume.
 
 A choice is the name of a routine of the products, or three with slashes: ``torch/onednn/torch``
-encodes by torch.mm, decodes by oneDNN and makes the weight gradient by torch.mm. With ``+c`` behind
-it a step is made by `sparseae.engine.c`, its products included, as far as that goes. Behind a
-semicolon stands what a GPU does: ``;triton-a`` steps by `sparseae.engine.triton` with its tiles
-``a``, as far as that goes; without it a GPU steps by torch. Ways round differently, so that a sweep
-measures once, records what it chose, and keeps to it.
+encodes by torch.mm, decodes by oneDNN and makes the weight gradient by torch.mm. With ``+run``
+behind it a run of steps is made by `sparseae.engine.c`, its products included, as far as that goes;
+with ``+c`` its activation is torch's, as in sweeps that began so. Behind a semicolon stands what a
+GPU does: ``;triton-a`` steps by `sparseae.engine.triton` with its tiles ``a``, as far as that goes;
+without it a GPU steps by torch. Ways round differently, so that a sweep measures once, records what
+it chose, and keeps to it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from sparseae.engine.triton import VARIANTS, TritonBackend
 #: the same sweep would choose another the next time, and end in other last digits.
 GAIN = 1.1
 
-#: Behind the products' routines: with the step in C.
-IN_C = "+c"
+#: Behind the products' routines: with the step in C; and with runs of steps in C.
+IN_C, WHOLE = "+c", "+run"
 
 #: Between what a CPU does and what a GPU does.
 ON_CARD = ";"
@@ -56,10 +57,11 @@ class Shape:
         return f"{self.rows}x{self.inputs}x{self.units}"
 
 
-def parts(choice: str) -> tuple[str, bool]:
-    """The routines of a choice's products, and whether the step is in C as far as that goes."""
+def parts(choice: str) -> tuple[str, str]:
+    """The routines of a choice's products, and `IN_C` or `WHOLE` if it has that, or ""."""
     on_cpu = choice.partition(ON_CARD)[0]
-    return on_cpu.removesuffix(IN_C), on_cpu.endswith(IN_C)
+    in_c = next((way for way in (IN_C, WHOLE) if on_cpu.endswith(way)), "")
+    return on_cpu.removesuffix(in_c), in_c
 
 
 @lru_cache
@@ -140,7 +142,8 @@ def steps_of(problem: Problem, groups: Sequence[Members], choice: str) -> list[S
     if in_c is None:
         return torch_backend.build(problem, groups, products)
     if BACKENDS["c"].refuses(problem) is None:
-        return BACKENDS["c"].build(problem, groups, choice)
+        variant = c.WHOLE if parts(choice)[1] == WHOLE else ""
+        return BACKENDS["c"].build(problem, groups, variant)
     update = partial(c.updating, problem, in_c, routine_of(products))
     return torch_backend.build(problem, groups, products, update)
 

@@ -10,13 +10,14 @@ from functools import lru_cache
 
 import torch
 
-from sparseae.engine.choice import IN_C, Shape, decided, operands_of, parts, products_of, usable
+from sparseae.engine.choice import WHOLE, Shape, decided, operands_of, parts, products_of, usable
 from sparseae.engine.products import PRODUCTS, ROUTINES, joined, names_of
 from sparseae.engine.stack import Stack
 from sparseae.errors import RequestError, nearest
 from sparseae.model.trial import Training, Trial
 
-#: Forces a choice: ``torch``, ``onednn`` or three of them with slashes, and ``+c`` or not.
+#: Forces a choice: ``torch``, ``onednn`` or three of them with slashes, and behind it ``+run``,
+#: ``+c`` or nothing.
 VARIABLE = "SPARSEAE_GEMM"
 
 #: Seconds of measuring each product, and the steps; and the least number of turns.
@@ -56,7 +57,7 @@ def _fastest(shape: Shape, threads: int) -> str:
     torch.set_num_threads(threads)
     try:
         products = joined([decided(seconds) for seconds in _seconds_of_products(shape).values()])
-        if not usable(in_c := products + IN_C, shape):
+        if not usable(in_c := products + WHOLE, shape):
             return products
         steps = {name: _steps(shape, name) for name in (products, in_c)}
         return decided(_least(steps), plain=products)

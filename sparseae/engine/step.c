@@ -26,6 +26,10 @@ typedef REAL four __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(R
 typedef REAL eight
     __attribute__((vector_size(8 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 typedef INTEGER places __attribute__((vector_size(8 * sizeof(REAL))));
+typedef INTEGER integers __attribute__((vector_size(REGISTER), may_alias));
+
+/* Activations that whole runs know; c.py numbers them so. */
+enum { NONE, RELU, SIGMOID, TANH };
 
 /* ---- Turning over -------------------------------------------------------------------------- */
 
@@ -378,6 +382,52 @@ void backward(
     }
 }
 
+/* ---- Activations --------------------------------------------------------------------------- */
+
+/* exp(x) for |x| <= 87 (708): 2^k exp(r) with r = x - k ln 2, by the terms of its series that count. */
+INLINE vector exponential(vector x)
+{
+    static const REAL terms[] = {
+        1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320,
+        1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+    const int single = sizeof(REAL) == 4, last = single ? 7 : 13, mantissa = single ? 23 : 52;
+    /* Added to a number it leaves the nearest whole one in the last bits. */
+    const REAL magic = single ? 12582912.0 : 6755399441055744.0;
+    const REAL high = single ? 0x1.62e4p-1 : 0x1.62e42fefa38p-1;
+    const REAL low = single ? 0x1.7f7d1cf79abcap-20 : 0x1.ef35793c7673p-45;
+    const vector shifted = x * (REAL)1.4426950408889634 + magic, k = shifted - magic;
+    const vector r = (x - k * high) - k * low;
+    vector sum = terms[last] + (vector){0};
+    for (int i = last - 1; i >= 0; i--)
+        sum = sum * r + terms[i];
+    return (vector)((integers)sum + ((integers)shifted << mantissa));
+}
+
+INLINE vector chosen(integers which, vector one, vector other)
+{
+    return (vector)(((integers)one & which) | ((integers)other & ~which));
+}
+
+/* h of a, both with room for a register behind the last of `numbers`; they may be one. What is not a
+ * number stays so. */
+void activate(const REAL *a, REAL *h, long numbers, int activation)
+{
+    const vector zero = {0}, most = zero + (sizeof(REAL) == 4 ? 87 : 708);
+    for (long i = 0; i < numbers; i += WIDTH) {
+        vector x = *(const vector *)(a + i);
+        if (activation == RELU) {
+            *(vector *)(h + i) = chosen(x < zero, zero, x);
+            continue;
+        }
+        x *= (REAL)(activation == TANH ? -2 : -1);
+        x = chosen(x < -most, -most, chosen(x > most, most, x));
+        x = 1 / (1 + exponential(x));
+        if (activation == TANH)
+            x = 2 * x - 1;
+        *(vector *)(h + i) = x;
+    }
+}
+
 /* ---- A step -------------------------------------------------------------------------------- */
 
 /* One member, and what its steps are made in; c.py has the same under the same names. */
@@ -391,7 +441,10 @@ struct step {
     /* As `backward` has them; null where s' follows from h. */
     const REAL *slopes, *curvatures;
     REAL sigma, scale, momentum, rate, decay, lowest, highest, c0, c1, c2, bend, lam, share;
-    int gate, with_bias;
+    /* For `run`: of a penalty lambda sum_j -log(1 - rho_j), which is linear from this rho_j on; 0 for
+     * none. */
+    REAL pole;
+    int gate, with_bias, activation;
 };
 
 /* a of x (samples, n), with sigma eps (rows, n) added where eps is not null. */
@@ -444,4 +497,36 @@ void back(
     for (; i < rows * n; i++)
         squares[0] += dy[i] * dy[i];
     *s->probe += sum_of_eight(squares);
+}
+
+/* lambda dR/dh_j into `offset` (m,), the same for each row, of the penalty that `pole` is of. */
+static void offset_of(const struct step *s, REAL *offset)
+{
+    const REAL part = 1 / (REAL)s->rows;
+    for (long j = 0; j < s->m; j++) {
+        const REAL *h = s->h + j * s->rows;
+        eight sum = {0};
+        long row = 0;
+        for (; row + 8 <= s->rows; row += 8)
+            sum += *(const eight *)(h + row);
+        for (int lane = 0; row < s->rows; row++, lane++)
+            sum[lane] += h[row];
+        const REAL rho = sum_of_eight(sum) * part;
+        offset[j] = s->lam * part / (1 - (rho > s->pole ? s->pole : rho));
+    }
+}
+
+/* Whole steps one after the other; x and eps lie so many numbers apart. */
+void run(
+    const struct step *s, const REAL *x, const REAL *eps, long steps, long apart, long eps_apart)
+{
+    for (long i = 0; i < steps; i++) {
+        forward(s, x, eps);
+        activate(s->a, s->h, s->rows * s->m, s->activation);
+        if (s->pole)
+            offset_of(s, s->factors);
+        back(s, x, s->pole ? s->factors : 0, 0, 0);
+        x += apart;
+        eps = eps ? eps + eps_apart : 0;
+    }
 }
