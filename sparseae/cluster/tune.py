@@ -213,7 +213,8 @@ def _fit(job: Job, connection: Connection) -> None:
     if placement.waiting:
         job.recorder.note("no GPU is up yet: the Tune trials wait for one")
     stop = Stop()
-    if placement.gpu_workers and tasks:
+    # Where a card is yet to come, no CPU waits for it.
+    if placement.gpu_workers and tasks and not (placement.waiting and placement.cpu_workers):
         with stop.listening(job.recorder.note):
             job = job.with_cards(tasks, measured_there(job, placement, stop))
     packed = Packed(tasks)
