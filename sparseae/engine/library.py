@@ -1,4 +1,4 @@
-"""`step.c` as a library that the machine's C compiler makes, and what its functions are given.
+"""`products.c` and `step.c` as a library that the C compiler makes, and what it is called with.
 
 The compiler runs once, in a second, into the user's cache. The bits do not depend on it or on the
 processor.
@@ -32,7 +32,8 @@ from sparseae.engine.products import Routine
 from sparseae.errors import first_line
 from sparseae.model.activations import Gate, Polynomial
 
-_SOURCE = Path(__file__).with_name("step.c")
+#: One source, in this order.
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("products.c", "step.c"))
 
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-w",
           "-mfma", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
@@ -198,7 +199,8 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     if compiler is None or vectors is None or dtype not in _TYPES:
         return None
     real, integer, _ = _TYPES[dtype]
-    source = f"#define REAL {real}\n#define INTEGER {integer}\n{_SOURCE.read_text()}"
+    written = "".join(file.read_text() for file in _SOURCES)
+    source = f"#define REAL {real}\n#define INTEGER {integer}\n{written}"
     command = [*compiler, *_FLAGS, *vectors, "-x", "c", "-"]
     # Another machine may share the cache: what runs here alone has a name of its own.
     made_of = [source, shlex.join(command), platform.machine(), *platform.libc_ver()]
@@ -212,7 +214,9 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
             return _loaded(Path(folder) / name, command, source)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         logging.getLogger(__name__).warning(
-            "%s could not be compiled, and torch does its work: %s", _SOURCE.name, first_line(error)
+            "%s could not be compiled, and torch does its work: %s",
+            _SOURCES[-1].name,
+            first_line(error),
         )
         return None
 

@@ -196,10 +196,10 @@ WRONG = {
 @pytest.mark.parametrize("what", WRONG)
 def test_a_compiler_that_computes_wrong_is_not_used(cache, monkeypatch, tmp_path, what):
     right, wrong = WRONG[what]
-    source = module._SOURCE.read_text()
+    source = "".join(file.read_text() for file in module._SOURCES)
     assert right in source
     (tmp_path / "step.c").write_text(source.replace(right, wrong))
-    monkeypatch.setattr(module, "_SOURCE", tmp_path / "step.c")
+    monkeypatch.setattr(module, "_SOURCES", [tmp_path / "step.c"])
     assert compiled(torch.float32) is None
 
 
