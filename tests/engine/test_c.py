@@ -20,6 +20,7 @@ from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)
 DTYPES = [torch.float32, torch.float64]
+FLAGS = module._FLAGS
 
 pytestmark = with_c
 
@@ -44,9 +45,14 @@ def forget(monkeypatch):
     clear(*known)
 
 
+#: The compiler's quickest: what is asked of a library is then not its speed.
+QUICK = ("-O0", *(flag for flag in FLAGS if not flag.startswith("-O")))
+
+
 @pytest.fixture
 def cache(forget, tmp_path, monkeypatch):
-    """The folder of what is compiled, which is not there yet."""
+    """The folder of what is compiled, quickly, which is not there yet."""
+    monkeypatch.setattr(module, "_FLAGS", QUICK)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     clear(module._library)
@@ -114,6 +120,7 @@ def results(library: ctypes.CDLL, dtype: torch.dtype) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_bits_do_not_depend_on_the_vector_registers(cache, monkeypatch, dtype):
+    monkeypatch.setattr(module, "_FLAGS", FLAGS)
     here = results(module._library(dtype), dtype)
     capability = torch.backends.cpu.get_cpu_capability()
     other = {"AVX512": "AVX2", "AVX2": None}[capability]
