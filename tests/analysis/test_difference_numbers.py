@@ -99,6 +99,7 @@ def test_curves_that_differ_most_in_their_activation_fraction_come_first(sides):
     swapped = [side.assign(model=side["model"].map({"cae": "dae", "dae": "cae"}))
                for side in sides]  # fmt: skip
     assert differences(*swapped).curves["model"].tolist() == ["dae", "dae", "cae", "cae"]
+    assert found.curves.index.tolist() == [0, 1, 2, 3]
     assert list(found.curves.columns) == [
         "model", "activation", "constraint", "dataset", "variant", "measure", "pairs", "seeds",
         "mean", "low", "high", "largest", "largest_low", "largest_high", "sigma2",
@@ -248,6 +249,32 @@ def test_the_rows_at_a_value_are_those_and_no_other(key, value, rows):
     trials = len(chosen["trial_id"].unique())
     assert trials == rows * (3 if key == "sigma2" else 6)
     assert len(chosen[key].unique()) == 1
+
+
+def test_text_that_looks_like_a_number_is_text():
+    frame = curve(dataset="7.0")
+    assert len(at(frame, "dataset", "7.0")) == len(frame)
+    with pytest.raises(RequestError, match="no trial has '7'"):
+        at(frame, "dataset", "7")
+
+
+def test_pairs_that_still_run_are_compared_each_where_both_are():
+    one, two = curve(sigma2=(0.25,)), curve(sigma2=(0.25,), noise=0.1)
+    reached = {0: 3, 1: 7, 2: 5}
+    running = one[one["epoch"] <= one["seed"].map(reached)]
+    (row, *_) = differences(running, two[two["epoch"] <= 6]).table.itertuples()
+    ends = [min(epoch, 6) for epoch in reached.values()]
+    for frame, mean in ((one, row.first), (two, row.second)):
+        levels = frame.set_index(["seed", "epoch"])["activation_fraction"]
+        assert mean == pytest.approx(np.mean([levels[pair] for pair in enumerate(ends)]))
+
+
+def test_rows_that_do_not_say_how_many_epochs_were_asked_for_are_of_finished_trials():
+    frame = curve().drop(columns="epochs")
+    found = differences(frame, frame)
+    assert (found.by, found.pairs, found.equal) == ((), 18, 18)
+    short = frame[frame["epoch"] <= 4]
+    assert found.table["first"].equals(differences(frame, short).table["first"])
 
 
 def test_every_axis_and_key_can_be_compared_but_the_seed():
