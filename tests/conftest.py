@@ -1,6 +1,7 @@
 """Real data for the tests: SPARSEAE_DATA_DIR, or the folder beside the checkout, as in CI."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def _routine() -> str:
-    """A step in C where this machine compiles it, as sweeps do."""
+    """Runs of steps in C where this machine compiles them, as sweeps do."""
     import torch  # once the number of its threads is said
 
     from sparseae.engine.library import compiled
 
-    return "torch" if compiled(torch.float32) is None else "torch+c"
+    return "torch" if compiled(torch.float32) is None else "torch+run"
 
 
 # Which routine is fastest depends on what else runs: tests that compare two runs fix it. Forced to
@@ -36,3 +37,15 @@ def real_data(monkeypatch) -> Path:
         pytest.skip(f"no real MNIST and CIFAR-10 in {place}: set SPARSEAE_DATA_DIR")
     monkeypatch.setenv("SPARSEAE_DATA_DIR", str(place.resolve()))
     return place
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a slow test come first, then those with most tests, each shuffled as it is.
+
+    With `--no-loadscope-reorder` two workers take them in this order: at the end short files are
+    left, and no worker waits for the other's last cluster.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.cli.test_console import called
+
 REPOSITORY = Path(__file__).parents[2]
 QUICKSTART = REPOSITORY / "tune_configs" / "quickstart.yaml"
 TINY = [
@@ -51,7 +53,6 @@ def test_run_on_ray(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["run", QUICKSTART, "--set", "space.model=[dea]"], ["'dea'", "'dae'"]),
         (["run", QUICKSTART, "--set", "training.epohcs=1"], ["training.epohcs", "'epochs'"]),
         (["run", QUICKSTART, "--address", "ray://x", "--in-process"], ["--in-process"]),
@@ -59,19 +60,27 @@ def test_run_on_ray(tmp_path):
         (["data", "fetch", "mnits"], ["'mnits'", "'mnist'"]),
     ],
 )
-def test_a_wrong_request_is_one_line_and_exit_2(tmp_path, arguments, words):
-    done = sparseae(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert all(word in done.stderr for word in words)
+def test_a_wrong_request_is_one_line_and_exit_2(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert called(monkeypatch, *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert all(word in err for word in words)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plan_says_what_would_run_and_trains_nothing(tmp_path):
-    done = sparseae("plan", QUICKSTART, cwd=tmp_path)
-    assert done.returncode == 0
-    assert re.search(r"trials +240", done.stdout)
+def test_a_process_says_so_too(tmp_path):
+    done = sparseae("run", "nowhere.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"sparseae: .*nowhere\.yaml.*No such file.*\n", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_says_what_would_run_and_trains_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert called(monkeypatch, "plan", QUICKSTART) == 0
+    assert re.search(r"trials +240", capsys.readouterr().out)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -79,20 +88,3 @@ def test_data_list_names_every_data_set(tmp_path):
     done = sparseae("data", "list", cwd=tmp_path)
     for name in ("mnist", "cifar10", "digits", "photo_patches", "gaussian"):
         assert name in done.stdout
-
-
-@pytest.mark.parametrize("code", ["import sparseae", "import sparseae.cli"])
-def test_importing_is_light(code):
-    heavy = "{'torch', 'ray', 'pandas', 'numpy', 'pydantic'}"
-    subprocess.run(
-        [sys.executable, "-c", f"{code}; import sys; assert not {heavy} & set(sys.modules)"],
-        check=True,
-    )
-
-
-def test_reading_results_needs_neither_torch_nor_ray():
-    code = (
-        "import sparseae, sys; sparseae.load; sparseae.trends; sparseae.check_predictions; "
-        "sparseae.plot; assert not {'torch', 'ray'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -172,7 +172,8 @@ def test_no_table_of_any_command_loses_a_word(sweep, monkeypatch, capsys, column
 
 def test_a_reader_that_leaves_stops_no_sweep(tmp_path):
     (tmp_path / "c.yaml").write_text(SWEEP)
-    done = shell("set -o pipefail; sparseae run c.yaml --in-process | head -1", tmp_path)
+    """Nor does a configuration that comes from standard input."""
+    done = shell("set -o pipefail; sparseae run - --in-process < c.yaml | head -1", tmp_path)
     assert done.returncode == 0
     assert done.stdout == "small: 8 trials in 2 Tune trials\n"
     assert done.stderr == "sparseae: nobody reads what is printed any more; the sweep goes on\n"
@@ -233,32 +234,31 @@ def test_the_version_help_and_standard_input(tmp_path):
     assert "--in-process" in done.stdout
     assert done.returncode == 2
     assert done.stderr.startswith("sparseae: standard input: line 2: ")
-    done = shell(f"echo {shlex.quote(SWEEP)} | sparseae run - --in-process", tmp_path)
-    assert done.returncode == 0
     assert shell("sparseae run - <&-", tmp_path).returncode == 2
     done = shell("sparseae --show-completion; true", tmp_path, SHELL="/bin/bash")
     assert re.search("_sparseae_?completion", done.stdout.lower()) or "complete" in done.stdout
 
 
 @pytest.mark.parametrize("option", ["--results", "--output"])
-def test_an_empty_variable_is_no_place(tmp_path, option):
+def test_an_empty_variable_is_no_place(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(SWEEP)
     command = "run c.yaml --in-process" if option == "--results" else "report results/small"
-    done = shell(f'sparseae {command} {option} "$UNSET"', tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "is empty" in done.stderr
+    assert called(monkeypatch, *command.split(), option, "") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "is empty" in err
     assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
 
 
-def test_where_every_trial_failed_the_command_says_so(tmp_path):
+def test_where_every_trial_failed_the_command_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(SWEEP)
-    done = shell(
-        "sparseae run c.yaml --in-process --set training.hidden_units=1000000000", tmp_path
-    )
-    assert done.returncode == 1
-    assert "8 of 8 trials failed: " in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    change = ["--set", "training.hidden_units=1000000000"]
+    assert called(monkeypatch, "run", "c.yaml", "--in-process", *change) == 1
+    out, err = capsys.readouterr()
+    assert "8 of 8 trials failed: " in out
+    assert "Traceback" not in out + err
 
 
 def test_a_working_directory_that_is_gone_is_one_line(tmp_path):
@@ -268,3 +268,12 @@ def test_a_working_directory_that_is_gone_is_one_line(tmp_path):
         assert (
             done.stderr == "sparseae: the working directory is gone: change to one that is there\n"
         )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (99.4, "99 s"), (100, "1.7 min"), (599, "10.0 min"), (3000, "50 min"),
+     (7200, "2.0 h"), (360_000, "100.0 h")],
+)  # fmt: skip
+def test_a_duration_is_told_in_the_unit_that_suits_it(seconds, words):
+    assert console.duration(seconds) == words

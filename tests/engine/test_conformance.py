@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sparseae.engine import randomness
-from sparseae.engine.choice import IN_C, ON_CARD
+from sparseae.engine.choice import IN_C, ON_CARD, WHOLE
 from sparseae.engine.minibatches import Minibatches
 from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
@@ -30,11 +30,17 @@ TRAINING = Training(
 SAMPLES, INPUTS = 57, 6  # five minibatches, and a short one: six steps
 
 #: How a stack is made to train in each way, and whether a member's bits are those of it alone.
-ROUTINES = {"torch": TORCH, "c": TORCH + IN_C, "triton": f"{TORCH}{ON_CARD}triton-a"}
+ROUTINES = {
+    "torch": TORCH,
+    "c": TORCH + IN_C,
+    "c-run": TORCH + WHOLE,
+    "triton": f"{TORCH}{ON_CARD}triton-a",
+}
 WAYS = [
     pytest.param("torch", None, id="torch"),
     pytest.param("torch", 6, id="torch-at-once"),
     pytest.param("c", None, id="c", marks=with_c),
+    pytest.param("c-run", None, id="c-run", marks=with_c),
 ]
 
 #: What a backend does not take: models, and activations. Everything else it must.
@@ -46,6 +52,12 @@ REFUSED = {
 }
 
 KINDS = list(itertools.product(MODELS, ACTIVATIONS, CONSTRAINTS))
+#: Every model and activation with one constraint, every constraint with one activation.
+FEWER = [
+    (model, activation, constraint)
+    for model, activation, constraint in KINDS
+    if constraint == "unit_norm" or activation == "sigmoid"
+]
 
 
 def trials(model, activation, constraint, sigma2=(0.0, 0.25, 1.0), seeds=(0, 1), **training):
@@ -99,6 +111,7 @@ def reference(model, activation, constraint) -> tuple[torch.Tensor, torch.Tensor
 @pytest.mark.parametrize(("model", "activation", "constraint"), KINDS)
 def test_six_steps_are_the_references(model, activation, constraint, backend, together):
     stack = stack_of(trials(model, activation, constraint), backend, together)
+    backend = backend.removesuffix("-run")
     refused = BACKENDS[backend].refuses(stack.problem)
     models, activations = REFUSED[backend]
     assert (refused is not None) == (model in models or activation in activations), refused
@@ -111,11 +124,10 @@ def test_six_steps_are_the_references(model, activation, constraint, backend, to
 
 
 @pytest.mark.parametrize(("backend", "together"), WAYS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("model", MODELS)
-def test_a_member_is_the_trial_alone(model, activation, backend, together):
+@pytest.mark.parametrize(("model", "activation", "constraint"), FEWER)
+def test_a_member_is_the_trial_alone(model, activation, constraint, backend, together):
     """Where members step apart to the bit, otherwise to rounding; what is measured too."""
-    members, x = trials(model, activation, "unit_norm"), data(torch.float32)
+    members, x = trials(model, activation, constraint), data(torch.float32)
     whole = stack_of(members, backend, together, x)
     whole.train_epoch(1)
     measured = whole.measure()
@@ -182,19 +194,12 @@ def test_the_weights_stay_where_they_are(backend, together):
     ]
 
 
-#: Every model and activation with one constraint, every constraint with one activation: the
-#: interpreter takes its time.
-FUSED = [
-    (model, activation, constraint)
-    for model, activation, constraint in KINDS
-    if constraint == "unit_norm" or activation == "sigmoid"
-]
 WITHOUT_TRITON = BACKENDS["triton"].missing(torch.device("cpu"), torch.float64)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of lanes that are masked
 @pytest.mark.skipif(WITHOUT_TRITON is not None, reason=str(WITHOUT_TRITON))
-@pytest.mark.parametrize(("model", "activation", "constraint"), FUSED)
+@pytest.mark.parametrize(("model", "activation", "constraint"), FEWER)
 def test_the_fused_kernels_steps_are_the_references(model, activation, constraint):
     """Two steps of two members, the second of a short minibatch, in Triton's interpreter."""
     members = trials(model, activation, constraint)[3:5]

@@ -30,8 +30,8 @@ def counted(members, samples: int, inputs: int) -> int:
 @pytest.mark.parametrize("model", MODELS)
 def test_the_memory_of_any_model_is_predicted_within_a_tenth(model, activation):
     members = trials(model, activation, hidden_units=128, batch_size=50, corruptions=1)
-    predicted = footprint(members, 1010, 98).allocated
-    assert predicted == pytest.approx(counted(members, 1010, 98), rel=0.1)
+    predicted = footprint(members, 510, 98).allocated
+    assert predicted == pytest.approx(counted(members, 510, 98), rel=0.1)
 
 
 @pytest.mark.parametrize("model", ["cae", "dae"])

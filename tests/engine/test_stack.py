@@ -6,10 +6,10 @@ import itertools
 import pytest
 import torch
 
-from sparseae.engine.choice import IN_C
+from sparseae.engine.choice import WHOLE
 from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
-from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
+from sparseae.model import CONSTRAINTS, MODELS
 from sparseae.model.coefficients import Coefficients
 from sparseae.model.trial import Training, Trial
 from tests.marks import with_c
@@ -50,43 +50,8 @@ def trained(members, x, epochs=3, **options) -> Stack:
     return stack
 
 
-#: Every model with every activation, and with every constraint.
-KINDS = [
-    *((model, activation, "unit_norm") for model in MODELS for activation in ACTIVATIONS),
-    *((model, "sigmoid", c) for model in MODELS for c in CONSTRAINTS if c != "unit_norm"),
-]
-
-
 #: What makes a step: torch's operations, or C as far as that goes.
-ROUTINES = [TORCH, pytest.param(TORCH + IN_C, marks=with_c)]
-
-
-@pytest.mark.parametrize("routine", ROUTINES)
-@pytest.mark.parametrize(("model", "activation", "constraint"), KINDS)
-def test_a_member_is_the_trial_alone(model, activation, constraint, routine):
-    members, x = trials(model, activation, constraint), data()
-    together = trained(members, x, routine=routine)
-    for row, trial in enumerate(members):
-        alone = trained([trial], x, routine=routine)
-        assert torch.equal(together.W[row], alone.W[0])
-        assert torch.equal(together.b[row], alone.b[0])
-        assert together.measure().activation_fraction[row] == alone.measure().activation_fraction[0]
-
-
-@pytest.mark.parametrize("routine", ROUTINES)
-@pytest.mark.parametrize(("model", "activation", "constraint"), KINDS)
-def test_one_batched_step_is_the_members_steps(model, activation, constraint, routine):
-    """The path of a GPU, all members in one group, on CPU tensors."""
-    members, x = trials(model, activation, constraint), data()
-    apart = trained(members, x, dtype=torch.float64, routine=routine)
-    batched = trained(members, x, dtype=torch.float64, routine=routine, together=len(members))
-    torch.testing.assert_close(batched.W, apart.W, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(batched.b, apart.b, rtol=1e-9, atol=1e-11)
-    one, other = batched.measure(), apart.measure()
-    for name in ("activation_fraction", "dead_units", "reconstruction_error", "weight_norm_mean"):
-        torch.testing.assert_close(getattr(one, name), getattr(other, name))
-    if one.regularization is not None:
-        torch.testing.assert_close(one.regularization, other.regularization)
+ROUTINES = [TORCH, pytest.param(TORCH + WHOLE, marks=with_c)]
 
 
 @pytest.mark.parametrize("routine", ROUTINES)

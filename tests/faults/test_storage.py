@@ -97,7 +97,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(server, place, chance, 
 
 
 def test_a_server_that_stays_away_stops_the_run_which_later_goes_on(
-    server, place, chance, is_exact
+    server, place, chance, is_exact, monkeypatch
 ):
     fault = Injector(chance.randrange(1, ROWS - 20), server.stop)
     with pytest.raises(StorageError, match=r"cannot be written .* the same command goes on"):
@@ -106,6 +106,7 @@ def test_a_server_that_stays_away_stops_the_run_which_later_goes_on(
             set_values=["storage_patience=2"],
         )  # fmt: skip
     server.start()
+    monkeypatch.setattr(lock, "_DEAD", 1.0)  # the lock could not be deleted, and is waited out
     assert not sparseae.run(SWEEP, results=place, in_process=True).failed
     is_exact(below(place, "faults"))
 

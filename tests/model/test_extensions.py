@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from sparseae.engine.choice import IN_C
+from sparseae.engine.choice import WHOLE
 from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
 from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
@@ -27,7 +27,7 @@ TRAINING = Training(
 WAYS = [
     pytest.param({"routine": TORCH}, id="torch"),
     pytest.param({"routine": TORCH, "together": 4}, id="torch-at-once"),
-    pytest.param({"routine": TORCH + IN_C}, id="c", marks=with_c),
+    pytest.param({"routine": TORCH + WHOLE}, id="c", marks=with_c),
 ]
 in_every_way = pytest.mark.parametrize("way", WAYS)
 

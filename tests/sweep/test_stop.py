@@ -47,9 +47,15 @@ def said_until_training(process: subprocess.Popen) -> str:
     return said
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "options", [["--in-process"], pytest.param([], marks=pytest.mark.slow)], ids=["here", "ray"]
+    ("number", "options"),
+    [
+        (signal.SIGINT, ["--in-process"]),
+        (signal.SIGTERM, ["--in-process"]),
+        # Both set the one flag that the process above shows; SIGTERM: cluster/test_stopping.py.
+        pytest.param(signal.SIGINT, [], marks=pytest.mark.slow),
+    ],
+    ids=["SIGINT here", "SIGTERM here", "SIGINT on Ray"],
 )
 def test_a_stop_in_the_first_minute_saves(tmp_path, number, options):
     process = started(tmp_path, *options)
