@@ -81,7 +81,7 @@ def narrowing(
         free: axes that may keep all their values, where the space is one product.
     """
     several = blocks(configuration)
-    axes = every_value(several, configuration.get("training", {}))
+    axes = every_value(several, {})
     product = len(several) == 1 and not several[0][ZIP]
     keep = free if product else ()
     chosen = {a: wanted[a] for a in axes if a not in keep and not (product and len(axes[a]) == 1)}

@@ -259,8 +259,9 @@ def test_several_statements_hold_where_all_do_and_are_refuted_by_one():
     alone = one(0.01, NAN)
     assert all_of([alone]) is alone
     few = Finding("", seeds=2, settled=False, sensitive=False)
-    joined = all_of([one(0.1, 0.1), few])
-    assert (joined.seeds, joined.settled, joined.sensitive) == (2, False, False)
+    strong = Finding("", supports=0.001, seeds=2, settled=False, sensitive=False)
+    for joined in (all_of([one(0.1, 0.1), few]), all_of([one(0.1, 0.1), strong])):
+        assert (joined.seeds, joined.settled, joined.sensitive) == (2, False, False)
 
 
 def test_what_the_looks_may_spend_is_all_there_is():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparseae.engine.cuda_graph import Program
-from sparseae.engine.products import TORCH
+from sparseae.engine.products import ROUTINES, TORCH, Torch
 from sparseae.engine.stack import Stack
 from tests.engine.test_stack import data, trained, trials
 
@@ -82,6 +82,23 @@ def test_a_members_network_is_of_its_weights(together):
         assert torch.equal(net.b, stack.b[member : member + 1])
         expected = stack.x @ stack.W[member].T + stack.b[member]
         torch.testing.assert_close(net.encode(stack.x.unsqueeze(0))[0], expected)
+
+
+@pytest.mark.parametrize("model", ["edae", "cae"])
+def test_a_member_alone_steps_by_the_products_that_were_chosen(model, monkeypatch):
+    class Counted(Torch):
+        called = 0
+
+        def encode(self, *given):
+            self.called += 1
+            return super().encode(*given)
+
+    monkeypatch.setitem(ROUTINES, "counted", Counted())
+    for chosen, counts in ((TORCH, False), ("counted", True)):
+        stack = Stack(trials(model, "sigmoid"), data(), routine=chosen)
+        ROUTINES["counted"].called = 0
+        stack.train_epoch(1)
+        assert bool(ROUTINES["counted"].called) == counts
 
 
 def test_what_the_next_epoch_depends_on_is_the_state():

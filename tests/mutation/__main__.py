@@ -35,7 +35,7 @@ DEFINITION = "tests/test_definition.py::test_in_float64_a_stack_trains_what_the_
 
 #: Models and activations in which each path of a step and of a measurement is gone.
 KINDS = ("cae-sigmoid", "cae_h-softplus", "corollary2-tanh", "dae-relu", "dae_bias-sigmoid",
-         "dae_pairs-maxout", "edae-tanh", "mdae-softplus", "sae-relu")  # fmt: skip
+         "dae_pairs-maxout", "dae2-sigmoid", "edae-tanh", "mdae-softplus", "sae-relu")  # fmt: skip
 FLOAT64 = [f"{DEFINITION}[{kind}]" for kind in KINDS]
 
 STACK = "tests/engine/test_stack.py"

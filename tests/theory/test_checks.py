@@ -14,18 +14,26 @@ from sparseae.theory.checks import Check
 by_name = pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
 
 
-@cache
-def found(name: str) -> Check:
-    (check,) = (check for check in checks.CHECKS if check.__name__ == name)
-    return check()
+@pytest.fixture(scope="module")
+def found():
+    """What a check finds, which takes a second or two, by its name."""
+
+    @cache
+    def of(name: str) -> Check:
+        (check,) = (check for check in checks.CHECKS if check.__name__ == name)
+        return check()
+
+    return of
 
 
-def lines(name: str) -> dict[str, checks.Line]:
-    return {line.label: line for line in found(name).lines}
+@pytest.fixture(scope="module")
+def lines(found):
+    """The lines of its figure by their labels."""
+    return lambda name: {line.label: line for line in found(name).lines}
 
 
 @by_name
-def test_the_mathematics_holds(check):
+def test_the_mathematics_holds(check, found):
     told = found(check.__name__)
     assert told.passed is True, told.evidence
     assert all(len(line.x) == len(line.y) > 0 for line in told.lines)
@@ -78,21 +86,21 @@ SAID = {
 
 
 @by_name
-def test_a_check_says_what_it_found_and_where_the_paper_claims_it(check):
+def test_a_check_says_what_it_found_and_where_the_paper_claims_it(check, found):
     told = found(check.__name__)
     *said, evidence = SAID[check.__name__]
     assert [told.name, told.claim, told.section, told.axes, told.scale] == said
     assert re.fullmatch(evidence, told.evidence), told.evidence
 
 
-def test_they_run_in_the_order_of_the_paper(monkeypatch):
+def test_they_run_in_the_order_of_the_paper(monkeypatch, found):
     assert [check.__name__ for check in checks.CHECKS] == list(SAID)
     known = [found("signs"), found("kink")]
     monkeypatch.setattr(checks, "CHECKS", [lambda: known[0], lambda: known[1]])
     assert list(checks.run()) == known
 
 
-def test_the_figures_show_what_the_checks_compare():
+def test_the_figures_show_what_the_checks_compare(found, lines):
     for line in found("lemma_1").lines:
         assert line.joined
         assert line.x == [i / 240 for i in range(240)]
@@ -108,7 +116,7 @@ def test_the_figures_show_what_the_checks_compare():
     assert list(lines("theorem_1")) == ["relu", "softplus", "sigmoid"]
 
 
-def test_the_figure_of_signs_names_each_pair_and_its_extremes():
+def test_the_figure_of_signs_names_each_pair_and_its_extremes(found, lines):
     told = found("signs")
     models = ("sae", "corollary1", "cae", "mdae", "corollary2")
     names = [f"{s} {m}" for m in models for s in ("relu", "softplus", "sigmoid")]
@@ -127,7 +135,7 @@ def test_the_figure_of_signs_names_each_pair_and_its_extremes():
             assert low < 0 < high
 
 
-def test_the_figure_of_theorem_3_has_the_errors_by_sigma():
+def test_the_figure_of_theorem_3_has_the_errors_by_sigma(lines):
     told = lines("theorem_3")
     slopes = {label.split(":")[0]: line for label, line in told.items()}
     assert list(slopes) == ["softplus", "sigmoid", "tanh", "relu, s'' a Dirac delta",
@@ -141,7 +149,7 @@ def test_the_figure_of_theorem_3_has_the_errors_by_sigma():
 
 
 @pytest.mark.parametrize("name", ["remark_1", "remark_2"])
-def test_the_figures_of_the_remarks_have_both_sides(name):
+def test_the_figures_of_the_remarks_have_both_sides(name, lines):
     told = lines(name)
     assert list(told) == ["relu", "softplus", "sigmoid", "tanh"]
     for line in told.values():
@@ -151,7 +159,7 @@ def test_the_figures_of_the_remarks_have_both_sides(name):
         assert max(line.x) > 10 * min(line.x) > 0
 
 
-def test_the_figure_of_the_kink_has_its_term_beside_what_the_noise_adds():
+def test_the_figure_of_the_kink_has_its_term_beside_what_the_noise_adds(lines):
     told = lines("kink")
     assert list(told) == ["sigma = 0.4", "sigma = 0.2", "sigma = 0.1", "equal"]
     for label in list(told)[:3]:
@@ -233,7 +241,7 @@ def test_the_sign_of_a_gradient(gradient, sign):
     assert checks._sign(torch.tensor(gradient)) == sign
 
 
-def test_an_expansion_that_is_of_second_order_off_is_seen(monkeypatch):
+def test_an_expansion_that_is_of_second_order_off_is_seen(monkeypatch, lines):
     class Off(checks.DAE2):
         def value(self, W, b, x, eps, s, c):
             return super().value(W, b, x, eps, s, c) + 0.1 * c.lam.number
