@@ -64,7 +64,7 @@ TESTS: dict[str, list[str]] = {
     "model/penalties.py": ["tests/model", DEFINITION],
     "model/second_order.py": OBJECTIVE,
     "model/space.py": ["tests/model/test_space.py"],
-    "engine/c.py": [*ALONE, *FLOAT64, IN_C],
+    "engine/c.py": [*ALONE, *FLOAT64, IN_C, "tests/model/test_extensions.py"],
     "engine/measurements.py": [*FLOAT64, "tests/engine/test_measurements.py"],
     "engine/minibatches.py": [*FLOAT64, "tests/engine/test_minibatches.py"],
     "engine/randomness.py": ["tests/engine/test_randomness.py"],
@@ -99,9 +99,11 @@ TESTS: dict[str, list[str]] = {
 
 #: Of these CI tries a sample: every mutant of theirs was tried, and no survivor is left.
 SAMPLED: tuple[str, ...] = (
+    "engine/minibatches.py",
     "engine/randomness.py",
     "engine/step.py",
     "model/constraints.py",
+    "model/space.py",
 )
 
 COPIED = ("sparseae", "tests", "benchmarks", "tune_configs", "cluster", "docs", "results",

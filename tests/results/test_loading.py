@@ -83,6 +83,18 @@ def test_a_trial_of_two_sweeps_has_each_of_its_rows_once(two):
     assert frame.index.tolist() == list(range(len(frame)))
 
 
+def test_a_row_that_stands_twice_with_other_numbers_counts_once(tmp_path):
+    write(tmp_path / "s")
+    (file,) = parts(tmp_path / "s")
+    table = pq.read_table(file)
+    place = table.column_names.index("activation_fraction")
+    other = table.set_column(place, "activation_fraction", [[0.9] * 3])
+    pq.write_table(other, file.with_name("part-9.parquet"))
+    frame = sparseae.load(tmp_path / "s")
+    assert frame["epoch"].tolist() == [0, 1, 2]
+    assert len(set(frame["activation_fraction"])) == 1
+
+
 def test_columns_from_after_the_first_results_are_null_in_rows_from_before(tmp_path):
     write(tmp_path / "s")
     added = [field.name for field in ADDED_FIELDS]
@@ -166,6 +178,8 @@ def test_parts_and_folders_whose_columns_cannot_be_one_are_named(tmp_path):
     in_words(first)
     with pytest.raises(RequestError, match=r"b: epochs differ in their columns: .*seed"):
         sparseae.load(tmp_path / "b")
+    with pytest.raises(RequestError, match=r"b: epochs differ in their columns: .*seed"):
+        load_last(tmp_path / "b")
     in_words(second)
     with pytest.raises(RequestError, match=r"^the folders differ in their columns: .*seed"):
         sparseae.load([tmp_path / "a", tmp_path / "b"])
