@@ -38,6 +38,19 @@ def test_a_configured_column_splits_curves(column):
     assert len(both) == 2
 
 
+def test_a_curve_has_the_lengths_of_the_weights_at_its_epoch_and_a_label():
+    frame = pd.concat([curve(rate=0.1), curve(rate=0.5)], ignore_index=True)
+    frame["weight_norm_mean"] = np.random.default_rng(0).uniform(0.5, 2, len(frame))
+    found = curves(frame)
+    for one, rate in zip(found, (0.1, 0.5), strict=True):
+        own = frame[(frame["rate"] == rate) & (frame["epoch"] == 10)]
+        table = own.pivot_table(index="seed", columns="sigma2", values="weight_norm_mean")
+        np.testing.assert_array_equal(one.lengths, table.to_numpy())
+        assert one.label == f"relu cae unit_norm, rate={rate}"
+    (alone,) = curves(curve(sigma2=(0.25,), seeds=1))
+    assert (alone.label, alone.lengths.shape) == ("relu cae unit_norm", (1, 1))
+
+
 def same(one, other) -> bool:
     for name, value in vars(one).items():
         np.testing.assert_equal(vars(other)[name], value, err_msg=name)

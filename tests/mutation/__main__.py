@@ -71,7 +71,12 @@ TESTS: dict[str, list[str]] = {
     "engine/stack.py": ["tests/engine/test_stack_of_trials.py", *FLOAT64],
     "engine/step.py": ["tests/engine/test_step.py", *FLOAT64],
     "engine/torch.py": ["tests/engine/test_stack_of_trials.py", *FLOAT64, *ALONE],
-    "analysis/curves.py": ["tests/analysis/test_trends.py", ROWS],
+    "analysis/curves.py": [
+        "tests/analysis/test_trend_numbers.py",
+        "tests/analysis/test_trends.py",
+        "tests/analysis/test_curves.py",
+        ROWS,
+    ],
     "analysis/differences.py": [
         "tests/analysis/test_difference_numbers.py",
         "tests/analysis/test_differences.py",
@@ -92,7 +97,7 @@ TESTS: dict[str, list[str]] = {
     "results/reader.py": ["tests/results/test_loading.py", "tests/results/test_reader.py"],
     "results/store.py": ["tests/results/test_store.py"],
     "sweep/piece.py": ["tests/sweep/test_piece.py"],
-    "sweep/space.py": ["tests/sweep/test_space.py", "tests/sweep/test_config.py"],
+    "sweep/space.py": ["tests/sweep/test_space.py"],
     "theory/checks.py": ["tests/theory/test_checks.py"],
     "theory/terms.py": ["tests/theory/test_columns.py", "tests/theory/test_terms.py"],
 }
