@@ -32,13 +32,6 @@ def lines(found):
     return lambda name: {line.label: line for line in found(name).lines}
 
 
-@by_name
-def test_the_mathematics_holds(check, found):
-    told = found(check.__name__)
-    assert told.passed is True, told.evidence
-    assert all(len(line.x) == len(line.y) > 0 for line in told.lines)
-
-
 #: By check: its name, claim, section, axes, scale, and evidence with its numbers.
 SAID = {
     "lemma_1": (
@@ -86,8 +79,10 @@ SAID = {
 
 
 @by_name
-def test_a_check_says_what_it_found_and_where_the_paper_claims_it(check, found):
+def test_the_mathematics_holds_and_a_check_says_what_it_found(check, found):
     told = found(check.__name__)
+    assert told.passed is True, told.evidence
+    assert all(len(line.x) == len(line.y) > 0 for line in told.lines)
     *said, evidence = SAID[check.__name__]
     assert [told.name, told.claim, told.section, told.axes, told.scale] == said
     assert re.fullmatch(evidence, told.evidence), told.evidence
