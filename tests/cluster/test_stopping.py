@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparseae.results import load
+from tests.faults.processes import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -33,8 +34,9 @@ def begin(folder: Path, *words: str) -> subprocess.Popen:
 
 def test_sigterm_writes_what_there_is_and_leaves_the_checkpoints(tmp_path):
     run = begin(tmp_path)
-    while not list((tmp_path / "out").rglob("*.safetensors")):
-        assert run.poll() is None, run.communicate()[0]
+    saved = tmp_path / "out" / "endless" / "checkpoints"
+    wait_for(lambda: list(saved.rglob("*.safetensors")) or run.poll() is not None, "a checkpoint")
+    assert run.poll() is None, run.communicate()[0]
     for _ in range(2):  # the whole group of a job gets it, and its leader passes it on
         run.send_signal(signal.SIGTERM)
     said, _ = run.communicate(timeout=120)
