@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.peers import LEARNING_RATE, TorchModule
 from sparseae import data
-from sparseae.engine.choice import ON_CARD
-from sparseae.engine.choice_on_card import compared, decided_on_card
+from sparseae.engine.choice import ON_CARD, decided
+from sparseae.engine.choice_on_card import compared
 from sparseae.engine.footprint import flops, footprint
 from sparseae.engine.minibatches import Run
 from sparseae.engine.products import TORCH
@@ -272,7 +272,7 @@ def ways_to_step(card: Card, floors: Floors) -> tuple[bool, dict[int, str]]:
             aim = f"{AIMS[inputs]} us" if size == 12 else "1.6 floors"
             ways = compared(trials, inputs, card.device, tf32=card.tf32)
             seconds = {name: way.seconds for name, way in ways.items() if way.right}
-            chosen.setdefault(inputs, decided_on_card(seconds))
+            chosen.setdefault(inputs, decided(seconds, plain=""))
             for name, way in ways.items():
                 right = right and way.right
                 rows.append((

@@ -14,12 +14,12 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def _routine() -> str:
-    """A step in C where this machine compiles it, as sweeps do."""
+    """Runs of steps in C where this machine compiles them, as sweeps do."""
     import torch  # once the number of its threads is said
 
     from sparseae.engine.library import compiled
 
-    return "torch" if compiled(torch.float32) is None else "torch+c"
+    return "torch" if compiled(torch.float32) is None else "torch+run"
 
 
 # Which routine is fastest depends on what else runs: tests that compare two runs fix it. Forced to

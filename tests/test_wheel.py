@@ -62,7 +62,7 @@ def test_the_wheel_holds_every_configuration_the_step_in_c_and_the_page(built):
     files = set(zipfile.ZipFile(wheel).namelist())
     ours = REPOSITORY / "tune_configs"
     wanted = {f"sparseae/tune_configs/{f.relative_to(ours)}" for f in ours.rglob("*.yaml")}
-    wanted |= {"sparseae/engine/step.c", "sparseae/py.typed"}
+    wanted |= {"sparseae/engine/products.c", "sparseae/engine/step.c", "sparseae/py.typed"}
     wanted |= {"sparseae/analysis/templates/report.html"}
     assert wanted <= files
     assert not any(name.startswith(("results/", "tests/")) for name in files)

@@ -19,7 +19,7 @@ from sparseae.analysis import thresholds
 from sparseae.analysis.inference import NAN, holm
 from sparseae.analysis.prediction import Evidence, Finding, Prediction, every_case
 from sparseae.analysis.shown import with_html
-from sparseae.analysis.trends import ACTIVATION, Judged, judge
+from sparseae.analysis.trends import ACTIVATION, PRE_ACTIVATION, Judged, judge
 from sparseae.results.location import Location
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
@@ -224,9 +224,8 @@ def _would_change(verdict: str, finding: Finding, needs: str) -> str:
         return f"Trials for it: {finding.evidence}."
     if needs:
         return finding.hint or NEEDS[needs]
-    of = "E[a_j]" if finding.measure == "pre_activation" else finding.measure
-    if finding.measure in (ACTIVATION, "pre_activation"):
-        of = of.replace("_", " ")
+    words = {ACTIVATION: "activation fraction", PRE_ACTIVATION: "E[a_j]"}
+    of = words.get(finding.measure, finding.measure)
     return f"More seeds or epochs with which the {of} lies on the other side of its margin."
 
 

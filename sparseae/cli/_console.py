@@ -128,6 +128,15 @@ def one_line(message: object) -> str:
     )
 
 
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them, to two digits at least."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.{1 if seconds < 600 else 0}f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 def say(text: str | Text = "", style: str | None = None, indent: int = 0) -> None:
     """Print a line, however long."""
     from rich.text import Text

@@ -54,7 +54,7 @@ def _print(proposals: list[Proposal], place: str | None) -> None:
         return
     hopeful = [p for p in proposals if p.option is not None]
     rows = [
-        (p.label, p.words, f"{p.odds:.0%}", duration(p.seconds))
+        (p.label, p.words, f"{p.odds:.0%}", console.duration(p.seconds))
         for p in sorted(hopeful, key=lambda p: (-p.odds, p.seconds))
     ]
     columns = [("open", "fold"), ("what would decide it", "fold")]
@@ -68,14 +68,6 @@ def _print(proposals: list[Proposal], place: str | None) -> None:
         for p in hopeless:
             console.paragraph(f"{p.label}: {p.words}", indent=2)
     if place and hopeful:
-        total = sum(p.seconds for p in hopeful)
+        most = console.duration(sum(p.seconds for p in hopeful))
         console.say()
-        console.say(f"sparseae next {place} --run    trains them, in at most {duration(total)}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+        console.say(f"sparseae next {place} --run    trains them, in at most {most}")

@@ -103,7 +103,7 @@ def plan(
 def _time(made: Plan, card: str | None, cards: float) -> str:
     if made.seconds is None:
         return f"not known: {card or 'a card that Ray does not name'} was never measured"
-    about = f"about {_duration(made.seconds)} on"
+    about = f"about {console.duration(made.seconds)} on"
     if made.rate is None:
         return f"{about} {cards:g} {card}, by its data sheet and what an H200 reaches of its own"
     return (
@@ -131,11 +131,3 @@ def _bytes(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -138,7 +138,7 @@ def _print_one(jobs: Jobs, job: SweepJob) -> None:
     if job.started:
         end = job.ended or time.time()
         words = "for" if job.live else "took"
-        console.say(f"started {_clock(job.started)}, {words} {_duration(end - job.started)}")
+        console.say(f"started {_clock(job.started)}, {words} {console.duration(end - job.started)}")
     last = last_line(jobs.log(job), "")
     if (job.live or job.state == "failed") and last and Progress.last_of(last) is None:
         console.say(last)
@@ -159,9 +159,3 @@ def _follow(jobs: Jobs, job: SweepJob) -> None:
 
 def _clock(seconds: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

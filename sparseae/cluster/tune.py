@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.search_generator import SearchGenerator
 
 from sparseae.cluster.attempts import Attempts
+from sparseae.cluster.cards import measured_there
 from sparseae.cluster.connection import Connection, blamed, environment
 from sparseae.cluster.placement import Cluster, Placement, nodes_of, place
 from sparseae.cluster.ray_internals import prompt_tune
@@ -211,6 +212,11 @@ def _fit(job: Job, connection: Connection) -> None:
     tasks = job.tasks(placement.workers, gpu=placement.gpu_workers > 0)
     if placement.waiting:
         job.recorder.note("no GPU is up yet: the Tune trials wait for one")
+    stop = Stop()
+    # Where a card is yet to come, no CPU waits for it.
+    if placement.gpu_workers and tasks and not (placement.waiting and placement.cpu_workers):
+        with stop.listening(job.recorder.note):
+            job = job.with_cards(tasks, measured_there(job, placement, stop))
     packed = Packed(tasks)
     local = connection.local
     shared = Shared(
@@ -219,7 +225,6 @@ def _fit(job: Job, connection: Connection) -> None:
     trainable = tune.with_resources(
         tune.with_parameters(StackTrainable, shared=shared), resources=_placement_group
     )
-    stop = Stop()
     attempts = Attempts(job, tasks, placement, stop)
     filesystem = None if job.location.is_local else job.location.filesystem
     with _tune_as_we_need_it(placement):

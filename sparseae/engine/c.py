@@ -4,8 +4,9 @@ A library's product of these sizes takes 9 of its 20 to 60 us before it computes
 the processor's rate, and turns the hidden units over for the weight gradient. Between the products
 torch goes through W and its momentum up to four times, through the hidden units up to seven times.
 In C the hidden units lie turned over from the start, the products run at the processor's rate, and
-there is one pass through the hidden units and one through the weights. A step is two calls, before
-and after the activation, which is torch's.
+there is one pass through the hidden units and one through the weights. Many steps are one call
+where the loops know the activation too; otherwise a step is two, before and after the activation,
+which is torch's.
 
 Where there is no compiler the step is made of torch's operations, which round differently: a sweep
 records which it had (`sparseae.engine.choice`).
@@ -19,19 +20,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseae.engine.library import Buffers, Compiled, Halves, compiled
+from sparseae.engine.library import Buffers, Compiled, Steps, compiled
 from sparseae.engine.minibatches import Run
 from sparseae.engine.products import Routine
 from sparseae.engine.step import Backend, Members, Problem, Step
 from sparseae.engine.torch import Update
-from sparseae.model.activations import Gate
+from sparseae.model.activations import Gate, ReLU, Sigmoid, Tanh
 from sparseae.model.coefficients import Coefficients, PerMember
 from sparseae.model.forms import Corrupted, NoPenalty, OfMean, OfSlope
 from sparseae.model.objective import Gradient
 
+#: A variant: a run of steps is one call where it can be. Its sigmoid and tanh round otherwise than
+#: torch's, its mean of h too.
+WHOLE = "whole"
+
+#: The activations of whole runs, as step.c numbers them.
+_ACTIVATIONS: dict[type, int] = {ReLU: 1, Sigmoid: 2, Tanh: 3}
+
 
 class CBackend(Backend):
-    """Steps in C, of members that step one after the other on a CPU."""
+    """Steps in C, of members that step one after the other on a CPU.
+
+    ``variant`` is `WHOLE`, or anything else.
+    """
 
     name = "c"
 
@@ -57,7 +68,7 @@ class CBackend(Backend):
         found = compiled(problem.dtype)
         assert found is not None
         shared: dict[int, Buffers] = {}
-        return [CStep(problem, group, found, shared) for group in groups]
+        return [CStep(problem, group, found, shared, variant == WHOLE) for group in groups]
 
 
 def updating(problem: Problem, found: Compiled, products: Routine, members: Members) -> Update:
@@ -110,10 +121,15 @@ class CStep(Step):
     """Steps of a member alone."""
 
     def __init__(
-        self, problem: Problem, members: Members, found: Compiled, buffers: dict[int, Buffers]
+        self,
+        problem: Problem,
+        members: Members,
+        found: Compiled,
+        buffers: dict[int, Buffers],
+        whole: bool,
     ) -> None:
         self._problem, self._members, self._c, self._buffers = problem, members, found, buffers
-        self._halves: dict[int, Halves] = {}
+        self._steps: dict[int, Steps] = {}
         self._seed, self._numbers = members.seeds[0], members.coefficients
         self._net = members.network(problem.constraint.unit_rows)
         #: The constraint is none of lengths, which `update` sees to.
@@ -123,24 +139,37 @@ class CStep(Step):
         self._corrupted = seen if isinstance(seen, Corrupted) else None
         self._mean = penalty if isinstance(penalty, OfMean) else None
         self._slope = penalty if isinstance(penalty, OfSlope) else None
+        self._whole = whole and self._known()
+
+    def _known(self) -> bool:
+        """Whether the loops know all that comes between one step and the next."""
+        problem, mean, slope = self._problem, self._mean, self._slope
+        if type(problem.activation) not in _ACTIVATIONS or self._projects:
+            return False
+        if mean is not None:
+            return mean.log_until is not None and self._numbers.rho.is_zero
+        return slope is None or problem.constraint.unit_rows
 
     def run(self, run: Run) -> None:
         x, eps = run.x[:, self._seed], None
         if run.eps is not None and self._corrupted:
             eps = self._corrupted.noises(run.eps[:, self._seed])
         rows = x.shape[1] * (1 if eps is None else eps.shape[1])
-        if rows not in self._halves:
-            self._halves[rows] = self._halves_of(rows, rows // x.shape[1])
-        halves, buffers = self._halves[rows], self._buffers[rows]
+        if rows not in self._steps:
+            self._steps[rows] = self._steps_of(rows, rows // x.shape[1])
+        steps, buffers = self._steps[rows], self._buffers[rows]
+        if self._whole:
+            steps.run(x, eps)
+            return
         at, by = x.data_ptr(), x.stride(0) * x.itemsize
         noise, noise_by = (None, 0) if eps is None else (eps.data_ptr(), eps.stride(0) * x.itemsize)
         for _ in range(x.shape[0]):
-            halves.forward(at, noise)
-            self._rest(at, halves, buffers)
+            steps.forward(at, noise)
+            self._rest(at, steps, buffers)
             at += by
             noise = None if noise is None else noise + noise_by
 
-    def _halves_of(self, rows: int, copies: int) -> Halves:
+    def _steps_of(self, rows: int, copies: int) -> Steps:
         problem, members, c = self._problem, self._members, self._numbers
         s, constraint, training = problem.activation, problem.constraint, problem.training
         if rows not in self._buffers:
@@ -153,14 +182,16 @@ class CStep(Step):
             share = self._slope.p / rows
         decay, (lowest, highest) = constraint.decay(c), bounds_of(problem, c)
         member = [t[0] for t in (members.W, members.V, members.b, members.vb, members.probe)]
-        return Halves(
+        return Steps(
             self._c, member, self._buffers[rows], copies, s.slope_in_h, sigma=c.sigma.number,
             scale=2 / rows, momentum=training.momentum, rate=c.learning_rate.number,
             decay=0.0 if decay is None else decay.number, lowest=lowest, highest=highest, bend=bend,
             share=share, with_bias=training.encoder_bias, lam=c.lam.number,
+            activation=_ACTIVATIONS.get(type(s), 0),
+            pole=(self._mean and self._mean.log_until) or 0.0,
         )  # fmt: skip
 
-    def _rest(self, x: int, halves: Halves, buffers: Buffers) -> None:
+    def _rest(self, x: int, steps: Steps, buffers: Buffers) -> None:
         """A step, once ``buffers.a`` is there."""
         s, a, curvature = self._problem.activation, buffers.a, None
         if buffers.h is None:
@@ -180,6 +211,6 @@ class CStep(Step):
             q, p = self._slope.q, self._slope.p
             bends = norms.pow(p).mul_(self._numbers.lam.number * q / h.shape[0])
             scales = None if p in (0, 2) else self._slope.of_norms(norms)
-        halves.back(x, offset, bends, scales, curvature)
+        steps.back(x, offset, bends, scales, curvature)
         if self._projects:
             self._problem.constraint.project(self._members.W, self._numbers)

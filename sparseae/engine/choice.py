@@ -1,18 +1,16 @@
 """Which way computes a step on this machine: measured once, recorded by a sweep, kept on resume.
 
 A choice is the name of a routine of the products, or three with slashes: ``torch/onednn/torch``
-encodes by torch.mm, decodes by oneDNN and makes the weight gradient by torch.mm. With ``+c`` behind
-it a step is made by `sparseae.engine.c`, its products included, as far as that goes. Behind a
-semicolon stands what a GPU does: ``;triton-a`` steps by `sparseae.engine.triton` with its tiles
-``a``, as far as that goes; without it a GPU steps by torch. Ways round differently, so that a sweep
-measures once, records what it chose, and keeps to it.
+encodes by torch.mm, decodes by oneDNN and makes the weight gradient by torch.mm. With ``+run``
+behind it a run of steps is made by `sparseae.engine.c`, its products included, as far as that goes;
+with ``+c`` its activation is torch's, as in sweeps that began so. Behind a semicolon stands what a
+GPU does: ``;triton-a`` steps by `sparseae.engine.triton` with its tiles ``a``, as far as that goes;
+without it a GPU steps by torch. Ways round differently, so that a sweep measures once, records what
+it chose, and keeps to it.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -21,37 +19,21 @@ import torch
 from torch import Tensor
 
 from sparseae.engine import c
-from sparseae.engine.library import Compiled, compiled, turned
-from sparseae.engine.products import (
-    PRODUCTS,
-    ROUTINES,
-    TORCH,
-    Routine,
-    Torch,
-    joined,
-    names_of,
-    routine_of,
-)
+from sparseae.engine.library import Compiled, compiled
+from sparseae.engine.products import ROUTINES, TORCH, Routine, Torch, names_of, routine_of
 from sparseae.engine.step import BACKENDS, Members, Problem, Step
 from sparseae.engine.torch import TorchBackend
 from sparseae.engine.triton import VARIANTS, TritonBackend
-from sparseae.errors import RequestError, nearest
 
-#: Forces a choice: ``torch``, ``onednn`` or three of them with slashes, and ``+c`` or not.
-VARIABLE = "SPARSEAE_GEMM"
-
-#: Another routine than torch.mm must be faster by this much. Less is not worth it: by chance the
-#: same sweep would choose another the next time, and end in other last digits.
+#: Another way than torch's plain one must be faster by this much. Less is not worth it: by chance
+#: the same sweep would choose another the next time, and end in other last digits.
 GAIN = 1.1
 
-#: Behind the products' routines: with the step in C.
-IN_C = "+c"
+#: Behind the products' routines: with the step in C; and with runs of steps in C.
+IN_C, WHOLE = "+c", "+run"
 
 #: Between what a CPU does and what a GPU does.
 ON_CARD = ";"
-
-#: Seconds of measuring a shape.
-_SECONDS = 0.05
 
 #: Largest error, as a share of the largest entry: float32 stays ten times below, TF32 and bfloat16
 #: exceed it ten times.
@@ -75,33 +57,11 @@ class Shape:
         return f"{self.rows}x{self.inputs}x{self.units}"
 
 
-def parts(choice: str) -> tuple[str, bool]:
-    """The routines of a choice's products, and whether the step is in C as far as that goes."""
+def parts(choice: str) -> tuple[str, str]:
+    """The routines of a choice's products, and `IN_C` or `WHOLE` if it has that, or ""."""
     on_cpu = choice.partition(ON_CARD)[0]
-    return on_cpu.removesuffix(IN_C), on_cpu.endswith(IN_C)
-
-
-def choose(shape: Shape, threads: int) -> str:
-    """The fastest correct choice for steps of this shape in float32.
-
-    Measured once a process, in 0.1 to 0.5 s; `VARIABLE` overrides it.
-
-    Raises:
-        RequestError: if `VARIABLE` names a routine that is unknown or not usable here.
-    """
-    forced = os.environ.get(VARIABLE)
-    if not forced:
-        return _fastest(shape, threads)
-    try:
-        names = names_of(parts(forced)[0])
-    except ValueError as error:
-        raise RequestError(f"{VARIABLE}: {error}") from None
-    for name in names:
-        if name not in ROUTINES:
-            raise RequestError(f"{VARIABLE}: unknown routine {name!r}; {nearest(name, ROUTINES)}")
-    if not usable(forced, shape):
-        raise RequestError(f"{VARIABLE}: {forced} is missing or wrong on this machine")
-    return forced
+    in_c = next((way for way in (IN_C, WHOLE) if on_cpu.endswith(way)), "")
+    return on_cpu.removesuffix(in_c), in_c
 
 
 @lru_cache
@@ -120,9 +80,9 @@ def usable(choice: str, shape: Shape) -> bool:
     if names == {Torch.name}:
         return True
     operands = operands_of(shape)
-    exact = _step(ROUTINES[TORCH], {key: tensor.double() for key, tensor in operands.items()})
+    exact = products_of(ROUTINES[TORCH], {key: tensor.double() for key, tensor in operands.items()})
     try:
-        for product, calls in _step(routine_of(choice), operands).items():
+        for product, calls in products_of(routine_of(choice), operands).items():
             for call, truth in zip(calls, exact[product], strict=True):
                 right = truth()
                 if (call().double() - right).abs().max() > _ERROR * right.abs().max():
@@ -138,50 +98,10 @@ def substitute(choice: str, shape: Shape) -> str:
     return products if usable(products, shape) else TORCH
 
 
-@lru_cache
-@torch.inference_mode()
-def _fastest(shape: Shape, threads: int) -> str:
-    operands = operands_of(shape)
-    steps = {name: _step(ROUTINES[name], operands) for name in ROUTINES if usable(name, shape)}
-    # On one thread, however many the others have.
-    if (in_c := compiled(torch.float32)) is not None:
-        steps[IN_C] = _step(in_c, operands)
-    least = {product: dict.fromkeys(steps, math.inf) for product in PRODUCTS}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        rounds, stop = 0, time.perf_counter() + _SECONDS
-        while rounds < 3 or time.perf_counter() < stop:
-            # In turn, so that what else the machine does hits all alike; the least counts.
-            for product in PRODUCTS:
-                for name, step in steps.items():
-                    start = time.perf_counter()
-                    for call in step[product]:
-                        call()
-                    taken = time.perf_counter() - start
-                    least[product][name] = min(least[product][name], taken)
-            rounds += 1
-    finally:
-        torch.set_num_threads(before)
-    return decided(least)
-
-
-def decided(least: Mapping[str, Mapping[str, float]]) -> str:
-    """The choice by the least seconds of each routine, and of the step in C, for each product."""
-    products = [
-        {name: taken for name, taken in least[product].items() if name != IN_C}
-        for product in PRODUCTS
-    ]
-    names = [_worthwhile(seconds) for seconds in products]
-    others = sum(seconds[name] for seconds, name in zip(products, names, strict=True))
-    own = sum(least[product].get(IN_C, math.inf) for product in PRODUCTS)
-    # Beside its products it spares torch's passes.
-    return joined(names) + (IN_C if own < GAIN * others else "")
-
-
-def _worthwhile(seconds: Mapping[str, float]) -> str:
+def decided(seconds: Mapping[str, float], plain: str = TORCH) -> str:
+    """The fastest of some ways, by the seconds of each, where it is worth leaving the plain one."""
     best = min(seconds, key=seconds.__getitem__)
-    return best if seconds[best] * GAIN < seconds[Torch.name] else Torch.name
+    return best if seconds[best] * GAIN < seconds[plain] else plain
 
 
 def operands_of(shape: Shape) -> dict[str, Tensor]:
@@ -195,13 +115,10 @@ def operands_of(shape: Shape) -> dict[str, Tensor]:
     return {key: torch.randn(size, generator=stream) for key, size in shapes.items()}
 
 
-def _step(r: Routine | Compiled, t: dict[str, Tensor]) -> dict[str, list[Callable[[], Tensor]]]:
+def products_of(r: Routine, t: dict[str, Tensor]) -> dict[str, list[Callable[[], Tensor]]]:
     """What a step calls, by product."""
-    out, V, h, A = torch.empty_like(t["x"]), t["V"].clone(), t["h"], t["A"]
-    if isinstance(r, Compiled):
-        h = turned(h, *h.shape).copy_(h)
-    else:  # as the objectives leave it
-        A = A.t().contiguous().t()
+    out, V, h = torch.empty_like(t["x"]), t["V"].clone(), t["h"]
+    A = t["A"].t().contiguous().t()  # as the objectives leave it
     return {
         "encode": [
             lambda: r.encode(t["x"], t["W"], t["b"]),
@@ -225,7 +142,8 @@ def steps_of(problem: Problem, groups: Sequence[Members], choice: str) -> list[S
     if in_c is None:
         return torch_backend.build(problem, groups, products)
     if BACKENDS["c"].refuses(problem) is None:
-        return BACKENDS["c"].build(problem, groups, choice)
+        variant = c.WHOLE if parts(choice)[1] == WHOLE else ""
+        return BACKENDS["c"].build(problem, groups, variant)
     update = partial(c.updating, problem, in_c, routine_of(products))
     return torch_backend.build(problem, groups, products, update)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from sparseae.engine.choice import GAIN, ON_CARD
+from sparseae.engine.choice import ON_CARD, decided
 from sparseae.engine.cuda_graph import precision
 from sparseae.engine.minibatches import Run
 from sparseae.engine.products import TORCH
@@ -50,7 +50,7 @@ def choose_on_card(
 ) -> str:
     """What a card does for steps of these members: ``triton-a`` and so on, "" for torch's."""
     ways = compared(trials, inputs, device, tf32=tf32)
-    return decided_on_card({name: way.seconds for name, way in ways.items() if way.right})
+    return decided({name: way.seconds for name, way in ways.items() if way.right}, plain="")
 
 
 def compared(
@@ -109,12 +109,6 @@ def _take_steps(stack: Stack) -> None:
         eps = eps.to(stack.device, stack.x.dtype)
     with precision(tf32=stack.problem.tf32):
         stack.run(Run(stack.x, rows.to(stack.device), eps))
-
-
-def decided_on_card(least: Mapping[str, float]) -> str:
-    """The way by the least seconds of each; torch's is named ""."""
-    best = min(least, key=least.__getitem__)
-    return best if least[best] * GAIN < least[""] else ""
 
 
 def _epoch_seconds(stack: Stack, epoch: int) -> float:

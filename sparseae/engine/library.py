@@ -1,4 +1,4 @@
-"""`step.c` as a library that the machine's C compiler makes, and what its functions are given.
+"""`products.c` and `step.c` as a library that the C compiler makes, and what it is called with.
 
 The compiler runs once, in a second, into the user's cache. The bits do not depend on it or on the
 processor.
@@ -32,7 +32,8 @@ from sparseae.engine.products import Routine
 from sparseae.errors import first_line
 from sparseae.model.activations import Gate, Polynomial
 
-_SOURCE = Path(__file__).with_name("step.c")
+#: One source, in this order.
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("products.c", "step.c"))
 
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-w",
           "-mfma", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
@@ -71,8 +72,8 @@ def _layout(dtype: torch.dtype) -> type[ctypes.Structure]:
     kinds = {
         ctypes.c_long: "rows copies m n",
         ctypes.c_void_p: "W V b vb A X a h dh db total factors room clean probe slopes curvatures",
-        number: "sigma scale momentum rate decay lowest highest c0 c1 c2 bend lam share",
-        ctypes.c_int: "gate with_bias",
+        number: "sigma scale momentum rate decay lowest highest c0 c1 c2 bend lam share pole",
+        ctypes.c_int: "gate with_bias activation",
     }
     fields = [(name, kind) for kind, names in kinds.items() for name in names.split()]
     return type("Layout", (ctypes.Structure,), {"_fields_": fields})
@@ -98,6 +99,8 @@ class Compiled(Routine):
         #: The two halves of a step: a `layout`, then addresses as step.c names them.
         self.forward = function("forward", *3 * pointer)
         self.back = function("back", *5 * pointer)
+        #: Whole steps: a `layout`, x, noise, how many and how far apart.
+        self.run = function("run", *3 * pointer, *3 * count)
 
     def encode(self, x: Tensor, W: Tensor, b: Tensor | None, out: Tensor | None = None) -> Tensor:
         """x W^T + b, (rows, m), turned over; in ``out`` where given."""
@@ -196,7 +199,8 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     if compiler is None or vectors is None or dtype not in _TYPES:
         return None
     real, integer, _ = _TYPES[dtype]
-    source = f"#define REAL {real}\n#define INTEGER {integer}\n{_SOURCE.read_text()}"
+    written = "".join(file.read_text() for file in _SOURCES)
+    source = f"#define REAL {real}\n#define INTEGER {integer}\n{written}"
     command = [*compiler, *_FLAGS, *vectors, "-x", "c", "-"]
     # Another machine may share the cache: what runs here alone has a name of its own.
     made_of = [source, shlex.join(command), platform.machine(), *platform.libc_ver()]
@@ -210,7 +214,9 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
             return _loaded(Path(folder) / name, command, source)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         logging.getLogger(__name__).warning(
-            "%s could not be compiled, and torch does its work: %s", _SOURCE.name, first_line(error)
+            "%s could not be compiled, and torch does its work: %s",
+            _SOURCES[-1].name,
+            first_line(error),
         )
         return None
 
@@ -306,8 +312,8 @@ class Buffers:
         self.clean = W.new_empty(rows, n) if several else None
 
 
-class Halves:
-    """The two halves of a step of one member, with all that stays the same from step to step.
+class Steps:
+    """Steps of one member, whole or in two halves, with all that stays the same between them.
 
     Args:
         member: W, V (m, n), b, vb (m,) and the probe, one number.
@@ -315,7 +321,8 @@ class Halves:
         copies: how many rows a sample has, one behind the other's all.
         slope: s' as a function of h; None where the buffers get it.
         numbers: the rest of ``struct step``: sigma, scale, momentum, rate, decay, lowest, highest,
-            bend, lam, share, with_bias.
+            bend, lam, share, with_bias; and for `run` activation (a value of `ACTIVATIONS`) and
+            pole.
     """
 
     def __init__(
@@ -344,10 +351,13 @@ class Halves:
             **{name: _address(tensor) for name, tensor in places.items()}, **numbers,
         )  # fmt: skip
         self._at = ctypes.addressof(self._layout)
-        self._forward, self._back = found.forward, found.back
+        self._forward, self._back, self._run = found.forward, found.back, found.run
 
     def forward(self, x: int, eps: int | None = None) -> None:
-        """``buffers.a`` of samples (R / copies, n) and their noise (R, n), by their addresses."""
+        """``buffers.a`` of samples (R / copies, n) and their noise (R, n), by their addresses.
+
+        After it stands the activation, and then `back`.
+        """
         self._forward(self._at, x, eps)
 
     def back(
@@ -365,6 +375,13 @@ class Halves:
         """
         self._layout.curvatures = _address(curvature)
         self._back(self._at, x, _address(offset), _address(bends), _address(scales))
+
+    def run(self, x: Tensor, eps: Tensor | None = None) -> None:
+        """Whole steps on x (T, R / copies, n) with noise (T, R, n), a step's in one piece each."""
+        self._run(
+            self._at, x.data_ptr(), _address(eps), x.shape[0], x.stride(0),
+            0 if eps is None else eps.stride(0),
+        )  # fmt: skip
 
 
 @torch.inference_mode()
@@ -399,21 +416,43 @@ def _right(found: Compiled, dtype: torch.dtype) -> bool:
         own = [t.to(dtype, copy=True) for t in (W, V, b, vb, probe)]
         samples, noises, bends, scales = (t.to(dtype) for t in (x, eps, bend, k))
         buffers = Buffers(own[0], 2 * rows, smooth=known is None, several=True)
-        halves = Halves(
+        steps = Steps(
             found, own, buffers, 2, known, sigma=0.7, scale=0.5, momentum=0.9, rate=0.01, decay=0.1,
             lowest=1.0, highest=1.0, bend=0.0, lam=0.3, share=0.2, with_bias=True,
         )  # fmt: skip
-        halves.forward(samples.data_ptr(), noises.data_ptr())
+        steps.forward(samples.data_ptr(), noises.data_ptr())
         for room, value in ((buffers.h, buffers.a), (buffers.slope, slope)):
             if room is not None:
                 room.copy_(value)
         bent = None if buffers.curvature is None else buffers.curvature.copy_(curvature)
-        halves.back(samples.data_ptr(), None, bends, scales, bent)
+        steps.back(samples.data_ptr(), None, bends, scales, bent)
         return [buffers.X, buffers.a, buffers.A, *own]
 
-    near = 1000 * torch.finfo(dtype).eps
-    return all(
-        (one.double() - expected).abs().max() <= near * expected.abs().max()
+    def run(activation: int, value: Callable[[Tensor], Tensor] | None) -> list[Tensor]:
+        """Three steps as one call, or by this activation's value in halves."""
+        own = [t.to(dtype, copy=True) for t in (W, V, b, vb, probe)]
+        samples, noises = (torch.stack([t, -t, 0.5 * t]).to(dtype) for t in (x, eps))
+        buffers = Buffers(own[0], 2 * rows, smooth=False, several=True)
+        steps = Steps(
+            found, own, buffers, 2, Polynomial(0.0, 1.0, -1.0), sigma=0.7, scale=0.5, momentum=0.9,
+            rate=0.01, decay=0.0, lowest=1.0, highest=1.0, bend=0.0, lam=0.3, share=0.0,
+            with_bias=True, activation=activation, pole=0.5,
+        )  # fmt: skip
+        if value is None:
+            steps.run(samples, noises)
+            return own
+        for sample, noise in zip(samples, noises, strict=True):
+            steps.forward(sample.data_ptr(), noise.data_ptr())
+            mean = buffers.a.copy_(value(buffers.a)).mean(0)
+            steps.back(sample.data_ptr(), 0.3 / (2 * rows) / (1 - mean.clamp(max=0.5)))
+        return own
+
+    pairs = [
+        pair
         for known in (Polynomial(0.5, 1.0, -1.0), None)
-        for one, expected in zip(step(known), exact, strict=True)
-    )
+        for pair in zip(step(known), exact, strict=True)
+    ]
+    for activation, value in enumerate((torch.relu, torch.sigmoid, torch.tanh), start=1):
+        pairs += zip(run(activation, None), run(activation, value), strict=True)
+    near = 1000 * torch.finfo(dtype).eps
+    return all((one - other).abs().max() <= near * other.abs().max() for one, other in pairs)

@@ -87,9 +87,7 @@ class Members:
         self.one_seed = len(set(self.seeds)) == 1
 
     def of_members(self, x: Tensor) -> Tensor:
-        """Of x (S, ...) each member's, (G, ...); where they share it no copy is made."""
-        if self.one_seed:
-            return x[self.seeds[0]].expand(self.W.shape[0], *x.shape[1:])
+        """Of x (S, ...) each member's, (G, ...)."""
         return x.index_select(0, self.seed_rows)
 
     def network(self, unit_rows: bool) -> Network:

@@ -47,7 +47,7 @@ class TorchBackend(Backend):
     ) -> list[Step]:
         """``variant`` names the products of members alone; ``update`` is by torch if None."""
         products = routine_of(variant) if problem.together == 1 else Batched()
-        shared: dict[int, _Buffers] = {}
+        shared: dict[tuple[int, int], _Buffers] = {}
         make = update or partial(updating, problem, products)
         return [TorchStep(problem, group, products, make(group), shared) for group in groups]
 
@@ -108,7 +108,7 @@ class TorchStep(Step):
         members: Members,
         products: Routine,
         update: Update,
-        buffers: dict[int, _Buffers],
+        buffers: dict[tuple[int, int], _Buffers],
     ) -> None:
         self._problem, self._members, self._products = problem, members, products
         self._update, self._buffers = update, buffers
@@ -157,9 +157,10 @@ class TorchStep(Step):
         model, s, products = problem.model, problem.activation, self._products
         penalty = model.penalty
         rows = x.shape[1] * model.encoder_input.rows
-        if rows not in self._buffers:
-            self._buffers[rows] = _Buffers(self._members.W, rows, self._alone)
-        b = self._buffers[rows]
+        size = self._members.W.shape[0], rows  # the last group may be smaller than the others
+        if size not in self._buffers:
+            self._buffers[size] = _Buffers(self._members.W, rows, self._alone)
+        b = self._buffers[size]
         a, dh, h, x_in, dy = b.views
         seen, target = model.rows_of(x, eps, c, out=b.x)
         if seen is not b.x:

@@ -140,10 +140,13 @@ class OfMean(Penalty):
         f: f(rho_j), elementwise, of rho (G, m) and the target (G, 1) of eq. 12.
         f_slope: f'(rho_j) of the same; of the target None, where that is 0 for all. By autograd if
             None.
+        log_until: rho_j up to which f is -log(1 - rho_j), and from which on it is linear, where the
+            target is 0; None for any other f.
     """
 
     f: Callable[[Tensor, Tensor], Tensor]
     f_slope: Callable[[Tensor, Tensor | None], Tensor] | None = None
+    log_until: float | None = None
 
     def value(self, a: Tensor, h: Tensor, W: Tensor, s: Activation, c: Coefficients) -> Tensor:
         return c.lam.times(self.f(h.mean(1), c.rho.column)).sum(-1)

@@ -35,7 +35,7 @@ class SAE(Model):
 
     def __init__(self, training: Training | None = None) -> None:
         super().__init__(training)
-        self.penalty = OfMean(SAE.f, SAE.f_slope)
+        self.penalty = OfMean(SAE.f, SAE.f_slope, log_until=SAE.HIGHEST)
 
     @staticmethod
     def f(rho: Tensor, target: Tensor) -> Tensor:

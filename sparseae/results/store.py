@@ -122,6 +122,12 @@ class Store:
         self._present[trial_id] = before | 1 << epoch
         return self._present[trial_id] != before
 
+    def describe(self, key: str, value: str) -> None:
+        """Say another thing of the parts to come: a key of ``metadata``."""
+        for kind, schema in self._schemas.items():
+            changed = {f"sparseae.{key}".encode(): value.encode()}
+            self._schemas[kind] = schema.with_metadata((schema.metadata or {}) | changed)
+
     def is_complete(self, trial_id: str, epochs: int) -> bool:
         """Whether epochs 0 to ``epochs`` and the units of a trial are written."""
         every = (1 << (epochs + 1)) - 1

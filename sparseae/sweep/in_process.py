@@ -10,7 +10,7 @@ from sparseae.sweep.checkpoints import CHECKPOINTS
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.job import Job, Task, drop_older
 from sparseae.sweep.piece import Piece, as_tensor
-from sparseae.sweep.routines import routine_of
+from sparseae.sweep.routines import measured_here, routine_of
 from sparseae.sweep.stop import Stop
 
 
@@ -28,7 +28,10 @@ class InProcess:
 
 def _execute(job: Job, stop: Stop) -> None:
     device = device_of(job.sweep)
-    for task in job.tasks(1):
+    tasks = job.tasks(1)
+    if device.type == "cuda":
+        job = job.with_cards(tasks, measured_here(job.sweep.tf32))
+    for task in tasks:
         try:
             x = as_tensor(job.datasets[task.preparation])
             routine = routine_of(job.routines, task.trials[0], x.shape[1])

@@ -7,8 +7,9 @@ in this process or on Ray, and tells the *recorder*, which takes the rows to the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from sparseae.sweep.config import Sweep
 from sparseae.sweep.notify import Notifier
 from sparseae.sweep.piece import Checkpoint
 from sparseae.sweep.preparation import Preparation
-from sparseae.sweep.routines import Choices
+from sparseae.sweep.routines import Choices, Measure, chosen_on_card
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,10 @@ class Recorder:
         self._store.add(rows, units)
         self._observer.rows(task, rows)
 
+    def computed_by(self, routines: Choices) -> None:
+        """The rows to come are computed by these."""
+        self._store.describe("gemm", json.dumps(routines))
+
     def note(self, message: str) -> None:
         self._observer.note(message)
 
@@ -135,6 +140,7 @@ class Job:
         datasets: the prepared matrices, (N, n) each.
         heldout: of those that have samples to be measured only, these, (M, n) each.
         routines: what computes the steps of each shape.
+        began: whether there were rows before this run.
     """
 
     sweep: Sweep
@@ -143,7 +149,16 @@ class Job:
     datasets: Mapping[Preparation, np.ndarray]
     heldout: Mapping[Preparation, np.ndarray]
     routines: Choices
+    began: bool
     recorder: Recorder
+
+    def with_cards(self, tasks: Sequence[Task], measure: Measure) -> Job:
+        """The same, with what a card does for the tasks' steps among its routines."""
+        stacks = [(task.trials, self.datasets[task.preparation].shape[1]) for task in tasks]
+        on_card = chosen_on_card(self.location, stacks, measure, began=self.began)
+        routines = {**self.routines, **on_card}
+        self.recorder.computed_by(routines)
+        return replace(self, routines=routines)
 
 
 class Executor(Protocol):

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 import torch
 
 from sparseae import data
-from sparseae.engine.choice import choose
+from sparseae.engine.choice_on_cpu import choose
 from sparseae.engine.footprint import flops, footprint
 from sparseae.engine.minibatches import NOISE_BYTES
 from sparseae.engine.stack import Stack

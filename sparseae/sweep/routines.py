@@ -10,7 +10,8 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from sparseae.engine.choice import ON_CARD, Shape, choose, substitute, usable
+from sparseae.engine.choice import ON_CARD, Shape, substitute, usable
+from sparseae.engine.choice_on_cpu import choose
 from sparseae.engine.products import TORCH
 from sparseae.model import MODELS
 from sparseae.model.trial import Trial
@@ -21,6 +22,10 @@ FILE = "gemm.json"
 
 #: The routine of each `Shape`, by its text.
 Choices = Mapping[str, str]
+
+#: Says what a card does for steps of stacks, each with the inputs of its data: ``triton-a`` and
+#: so on, "" for torch's.
+Measure = Callable[[Sequence[tuple[Sequence[Trial], int]]], Sequence[str]]
 
 
 def shape_of(trial: Trial, inputs: int) -> Shape:
@@ -58,39 +63,49 @@ def chosen(
 
 
 def chosen_on_card(
-    location: Location, stacks: Iterable[tuple[Sequence[Trial], int]], *, tf32: bool
+    location: Location,
+    stacks: Iterable[tuple[Sequence[Trial], int]],
+    measure: Measure,
+    *,
+    began: bool,
 ) -> Choices:
-    """What a card does for each kind of stack, beside `chosen`: as recorded, or as measured here.
+    """What a card does for steps of each shape, beside `chosen`: as recorded, or as measured.
 
-    Where the driver has no GPU, or the sweep began without a record, a card steps by torch.
+    Steps of one shape go one way, which is measured of the first stack that has it.
 
     Args:
         location: the sweep's.
         stacks: trials that train together, and the inputs of their data.
-        tf32: whether products may be in TF32.
+        measure: what measures on a card.
+        began: whether there were rows before: what has no record then goes on by torch.
     """
-    import torch
-
     file = location / FILE
     recorded = _read(file, lambda line: None)
-    began = (location / "epochs").exists()
-    here: dict[str, str] = {}
+    first: dict[str, tuple[Sequence[Trial], int]] = {}
     for trials, inputs in stacks:
-        name = _kind_of(trials[0], inputs)
-        if name in recorded:
-            here[name] = recorded[name]
-        elif name not in here and not began and torch.cuda.is_available():
-            from sparseae.engine.choice_on_card import choose_on_card
-
-            here[name] = choose_on_card(trials, inputs, "cuda", tf32=tf32)
-    if not here.keys() <= recorded.keys():
+        first.setdefault(_on_card(shape_of(trials[0], inputs)), (trials, inputs))
+    here = {name: recorded[name] for name in first if name in recorded}
+    new = [name for name in first if name not in recorded]
+    if new and not began:
+        here |= zip(new, measure([first[name] for name in new]), strict=True)
         file.write_bytes(json.dumps(here | recorded, indent=1).encode())
     return here
 
 
-def _kind_of(trial: Trial, inputs: int) -> str:
+def measured_here(tf32: bool) -> Measure:
+    """Measures on this process's card."""
+
+    def measure(stacks: Sequence[tuple[Sequence[Trial], int]]) -> list[str]:
+        from sparseae.engine.choice_on_card import choose_on_card
+
+        return [choose_on_card(trials, inputs, "cuda", tf32=tf32) for trials, inputs in stacks]
+
+    return measure
+
+
+def _on_card(shape: Shape) -> str:
     """What a card's choice is recorded under."""
-    return f"gpu {trial.model} {trial.activation} {trial.constraint} {shape_of(trial, inputs)}"
+    return f"gpu {shape}"
 
 
 def _read(file: Location, note: Callable[[str], None]) -> dict[str, str]:
@@ -110,7 +125,7 @@ def routine_of(choices: Choices, trial: Trial, inputs: int) -> str:
     """
     shape = shape_of(trial, inputs)
     name = choices[str(shape)]
-    on_card = choices.get(_kind_of(trial, inputs), "")
+    on_card = choices.get(_on_card(shape), "")
     if not usable(name, shape):
         other = substitute(name, shape)
         logging.getLogger(__name__).warning(

@@ -28,7 +28,7 @@ from sparseae.sweep.piece import Checkpoint
 from sparseae.sweep.plan import StackPlan, cut, stacks
 from sparseae.sweep.preparation import Preparation, described, prepared, require_same_data
 from sparseae.sweep.provenance import provenance
-from sparseae.sweep.routines import chosen, chosen_on_card, shape_of
+from sparseae.sweep.routines import chosen, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,14 +184,8 @@ def _train(
 
     shapes = {shape_of(t, inputs_of(t)) for t in trials}
     threads = executor.threads(sweep)
-    routines = {
-        **chosen(location, shapes, threads, observer.note),
-        **chosen_on_card(
-            location,
-            [(plan.trials, inputs_of(plan.trials[0])) for plan in stacks(sweep, trials)],
-            tf32=sweep.tf32,
-        ),
-    }
+    began = (location / "epochs").exists()
+    routines = chosen(location, shapes, threads, observer.note)
     origin = provenance(described(datasets), routines, sweep.tf32, threads)
     origin |= {"note": sweep.note, "tags": json.dumps(sweep.tags)}
     store = Store(location, TRAINING_TYPES, origin, check, theory=sweep.theory)
@@ -221,6 +215,7 @@ def _train(
         datasets={preparation: d.x for preparation, d in datasets.items()},
         heldout={p: d.heldout for p, d in datasets.items() if d.heldout is not None},
         routines=routines,
+        began=began,
         recorder=recorder,
     )
     interrupted = False

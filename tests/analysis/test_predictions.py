@@ -122,6 +122,24 @@ def test_a_small_sigma2_neither_shows_flatness_nor_refutes_a_trend(model):
     assert set(found.values()) == {"inconclusive", "not tested"}
 
 
+def test_a_move_over_a_part_of_the_range_refutes_no_flatness():
+    """Four margins by sigma2 = 0.09, and settled: what comes behind it nobody knows."""
+    part = curve("increasing", sigma2=(0.0, 0.01, 0.09))
+    row = rows(part, control()).loc[(RELU_CAE, "digits")]
+    assert (row["verdict"], row["settled"]) == ("inconclusive", True)
+    assert row["effect_low"] > 0.1
+    whole = curve("increasing", sigma2=(0.0, 0.01, 0.25))
+    assert verdicts(whole, control())[RELU_CAE, "digits"] == "contradicted"
+
+
+def test_a_gap_between_mdae_and_cae_that_grows_contradicts_nothing_and_is_not_settled():
+    for pace, verdict in ((0.01, "inconclusive"), (0.0, "contradicted")):
+        apart = effect(curve("flat", model="mdae"), "activation_fraction",
+                       lambda e, p=pace: 0.1 * (e > 0) + p * e)  # fmt: skip
+        row = rows(curve("flat"), apart, control()).loc[("mdae-equals-cae", "digits")]
+        assert (row["verdict"], row["settled"]) == (verdict, pace == 0)
+
+
 def test_initial_weights_show_no_flatness():
     """At epoch 0 every sigma2 has the same weights."""
     both = [curve("flat", model=model).query("epoch == 0") for model in ("cae", "mdae", "dae")]

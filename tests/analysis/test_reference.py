@@ -1,4 +1,4 @@
-"""The committed results: what they hold, and that the committed verdicts follow from them."""
+"""The committed results: what they hold, and that the committed tables follow from them."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 import sparseae
+from sparseae.analysis.trends import judge, trend_table
+from sparseae.analysis.verdicts import verdict_table
 from sparseae.sweep.config import Sweep
 from tests.conftest import REPOSITORY
 
@@ -16,10 +18,10 @@ FOLDERS = [
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_the_committed_verdicts_follow_from_the_committed_rows(folder):
-    verdicts = sparseae.check_predictions(sparseae.load(RESULTS / folder))
-    committed = pd.read_parquet(RESULTS / folder / "verdicts.parquet")
-    pd.testing.assert_frame_equal(verdicts, committed)
+def test_the_committed_tables_follow_from_the_committed_rows(folder):
+    judged = judge(sparseae.load(RESULTS / folder))
+    for name, table in (("verdicts", verdict_table(judged)), ("trends", trend_table(judged))):
+        pd.testing.assert_frame_equal(table, pd.read_parquet(RESULTS / folder / f"{name}.parquet"))
 
 
 def test_the_reference_has_the_paper_s_width_on_its_data():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.engine import check, compare, rows_of, trials
+from benchmarks.engine import COLUMNS, check, compare, rows_of, trials
 from benchmarks.peers import PEERS, TorchModule
 
 
@@ -30,4 +30,8 @@ def test_every_ratio_is_printed():
     least = compare("dae", "relu", 7, units=12, batch=5, steps=3, rounds=1, size=2)
     rows = rows_of(7, "dae", "relu", 2, least)
     assert [row[:4] for row in rows] == [["7", "dae", "relu", "1"], ["7", "dae", "relu", "2"]]
-    assert all(float(cell) > 0 or cell == "nan" for row in rows for cell in row[4:])
+    numbers = [cell for row in rows for cell in row[4:] if cell not in ("", "nan")]
+    assert all(float(cell) > 0 for cell in numbers)
+    assert {len(row) for row in rows} == {len(COLUMNS)}
+    (row, _) = rows_of(64, "dae", "relu", 2, least)
+    assert row[COLUMNS.index("aim")] == "1.35"

@@ -268,3 +268,12 @@ def test_a_working_directory_that_is_gone_is_one_line(tmp_path):
         assert (
             done.stderr == "sparseae: the working directory is gone: change to one that is there\n"
         )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (99.4, "99 s"), (100, "1.7 min"), (599, "10.0 min"), (3000, "50 min"),
+     (7200, "2.0 h"), (360_000, "100.0 h")],
+)  # fmt: skip
+def test_a_duration_is_told_in_the_unit_that_suits_it(seconds, words):
+    assert console.duration(seconds) == words

@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -150,7 +151,7 @@ def test_gpus_that_were_asked_for_are_waited_for_and_used_alone(alone, tmp_path)
     run = alone.begin(
         "sparseae run sweep.yaml --address auto --results results --set resources.gpu=0.5"
     )
-    while "'GPU': 0.5" not in alone.do("ray status"):  # a Tune trial asks
+    while "'GPU': 0.5" not in alone.do("ray status"):  # what measures asks, as a Tune trial will
         assert run.poll() is None, run.communicate()[0]
         time.sleep(1)  # each question is a process of a second
     place = tmp_path / "shared" / "results" / "grown"
@@ -161,3 +162,11 @@ def test_gpus_that_were_asked_for_are_waited_for_and_used_alone(alone, tmp_path)
     assert run.returncode == 0, said
     assert "no GPU is up yet" in said
     assert len(load(place)) == 4 * 3
+    # The head has no card: one of the cluster's was asked, which here is none.
+    assert [way for shape, way in routines_of(place).items() if shape.startswith("gpu ")] == [""]
+    (one, *_) = (place / "epochs").glob("*.parquet")
+    assert json.loads(pq.read_schema(one).metadata[b"sparseae.gemm"]) == routines_of(place)
+
+
+def routines_of(place):
+    return json.loads((place / "gemm.json").read_text())

@@ -6,13 +6,16 @@ import os
 import pytest
 import torch
 
-from sparseae.engine import choice
+from sparseae.engine import choice, choice_on_cpu
 from sparseae.engine import library as module
-from sparseae.engine.choice import IN_C, VARIABLE, Shape, choose, decided, usable
-from sparseae.engine.library import Buffers, Compiled, Halves, compiled, turned
-from sparseae.engine.products import PRODUCTS, TORCH
+from sparseae.engine.choice import IN_C, WHOLE, Shape, usable
+from sparseae.engine.choice_on_cpu import VARIABLE, choose
+from sparseae.engine.library import Buffers, Compiled, Steps, compiled, turned
+from sparseae.engine.products import TORCH
+from sparseae.engine.stack import Stack
 from sparseae.errors import RequestError
 from sparseae.model.activations import Gate, Polynomial
+from sparseae.model.trial import Training, Trial
 from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)
@@ -35,7 +38,7 @@ def clear(*known):
 @pytest.fixture
 def forget(monkeypatch):
     """Before and after: nothing is known of what is compiled and of what is fast."""
-    known = (module.compiled, choice.usable, choice._fastest)
+    known = (module.compiled, choice.usable, choice_on_cpu._fastest)
     monkeypatch.delenv(VARIABLE, raising=False)
     clear(*known)
     yield
@@ -105,12 +108,12 @@ def results(library: ctypes.CDLL, dtype: torch.dtype) -> list[torch.Tensor]:
         member = noise(*[(m, n)] * 2, m, m, 1, dtype=dtype)
         x, eps, offset, bends, scales = noise((rows, n), (2 * rows, n), m, m, m, dtype=dtype)
         buffers = Buffers(member[0], 2 * rows, smooth=False, several=True)
-        halves = Halves(
+        steps = Steps(
             found, member, buffers, 2, slope, sigma=0.3, scale=0.1, momentum=0.9, rate=0.01,
             decay=0.1, lowest=1.0, highest=1.0, bend=0.0, share=0.3, with_bias=True, lam=0.2,
         )  # fmt: skip
-        halves.forward(x.data_ptr(), eps.data_ptr())
-        halves.back(x.data_ptr(), offset, bends, scales)
+        steps.forward(x.data_ptr(), eps.data_ptr())
+        steps.back(x.data_ptr(), offset, bends, scales)
         written += [*member[:4], buffers.X, buffers.A]
     return written
 
@@ -169,7 +172,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(cache):
 def test_without_a_compiler_torch_makes_the_step(cache, monkeypatch, caplog, compiler):
     monkeypatch.setenv("CC", compiler)
     assert not usable(TORCH + IN_C, SHAPE)
-    assert IN_C not in choose(SHAPE, threads=1)
+    assert choice.parts(choose(SHAPE, threads=1))[1] == ""
     # A compiler that fails is worth a word; one that is not there is not.
     assert [r.levelname for r in caplog.records] == (["WARNING"] if compiler == "false" else [])
     monkeypatch.setenv(VARIABLE, TORCH + IN_C)
@@ -188,6 +191,11 @@ WRONG = {
     "the penalty": ("s->lam * s->share", "s->lam"),
     "the update": ("wi -= rate * vi", "wi += rate * vi"),
     "the decay": ("s->decay * s->W[i]", "s->W[i]"),
+    "relu": ("chosen(x < zero, zero, x)", "chosen(x < zero, x, zero)"),
+    "sigmoid": ("1.0 / 6,", "1.0 / 5,"),
+    "tanh": ("x = 2 * x - 1", "x = 2 * x"),
+    "the penalty of the mean": ("? s->pole : rho", "? 0 : rho"),
+    "the next step": ("x += apart", "x += 0"),
     "the probe": ("*s->probe +=", "*s->probe -="),
 }
 
@@ -195,27 +203,20 @@ WRONG = {
 @pytest.mark.parametrize("what", WRONG)
 def test_a_compiler_that_computes_wrong_is_not_used(cache, monkeypatch, tmp_path, what):
     right, wrong = WRONG[what]
-    source = module._SOURCE.read_text()
+    source = "".join(file.read_text() for file in module._SOURCES)
     assert right in source
     (tmp_path / "step.c").write_text(source.replace(right, wrong))
-    monkeypatch.setattr(module, "_SOURCE", tmp_path / "step.c")
+    monkeypatch.setattr(module, "_SOURCES", [tmp_path / "step.c"])
     assert compiled(torch.float32) is None
 
 
-def test_it_is_chosen_by_the_seconds_that_were_measured():
-    def least(torch: float, onednn: float, c: float | None) -> dict[str, dict[str, float]]:
-        seconds = {"torch": torch, "onednn": onednn} | ({} if c is None else {IN_C: c})
-        return dict.fromkeys(PRODUCTS, seconds)
+@pytest.mark.parametrize(("in_c", "chosen"), [(0.8, TORCH + WHOLE), (0.95, TORCH), (2.0, TORCH)])
+def test_it_is_chosen_where_whole_steps_gain_by_it(forget, monkeypatch, in_c, chosen):
+    def least(calls):
+        return {name: in_c if name.endswith(WHOLE) else 1.0 for name in calls}
 
-    assert decided(least(torch=2.0, onednn=2.5, c=None)) == "torch"
-    assert decided(least(torch=2.0, onednn=1.9, c=None)) == "torch"  # not worth other digits
-    assert decided(least(torch=2.0, onednn=1.0, c=3.0)) == "onednn"
-    # It spares passes beside its products, so that it may take a little longer in them.
-    assert decided(least(torch=2.0, onednn=2.5, c=1.0)) == TORCH + IN_C
-    assert decided(least(torch=2.0, onednn=2.5, c=2.1)) == TORCH + IN_C
-    assert decided(least(torch=2.0, onednn=2.5, c=2.3)) == TORCH
-    mixed = least(torch=2.0, onednn=2.5, c=None) | {"decode": {"torch": 2.0, "onednn": 1.0}}
-    assert decided(mixed) == "torch/onednn/torch"
+    monkeypatch.setattr(choice_on_cpu, "_least", least)
+    assert choose(SHAPE, threads=1) == chosen
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -247,3 +248,40 @@ def test_products(dtype, rows, units, inputs):
         close(c.decode(own, W, torch.empty_like(x)), own @ W)
         close(c.residual(own, W, x, 0.3, torch.empty_like(x)), 0.3 * (own @ W - x))
     close(c.gradient(A, X, V.clone(), 0.9), 0.9 * V + A @ X)
+
+
+@pytest.mark.parametrize("corruptions", [1, 2])
+@pytest.mark.parametrize("model", ["ae", "dae", "dae_pairs", "cae", "mdae"])
+def test_a_run_in_one_call_has_the_bits_of_its_steps(model, corruptions):
+    """Where the activation's are torch's: those of relu."""
+    x = torch.randn(57, 19, generator=torch.Generator().manual_seed(1))
+    training = Training(hidden_units=13, batch_size=10, learning_rate=0.01, corruptions=corruptions)
+    trials = [
+        Trial(model=model, activation="relu", sigma2=sigma2, constraint="unit_norm", dataset="d",
+              seed=0, training=training) for sigma2 in (0.0, 0.5)
+    ]  # fmt: skip
+    whole, apart = (Stack(trials, x, routine=TORCH + way) for way in (WHOLE, IN_C))
+    for stack in (whole, apart):
+        for epoch in (1, 2):
+            stack.train_epoch(epoch)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, apart.state_dict()[name])
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_activation_is_right_to_the_last_digits_and_beyond_what_exp_holds(dtype, name):
+    last = torch.finfo(dtype)
+    # Every length of a rest behind the last whole register, and what has no exponential.
+    a = torch.cat([torch.linspace(-90, 90, 1009), torch.tensor([1e4, -1e4, -0.0, torch.inf])])
+    a = torch.cat([a.to(dtype), a.new_tensor([-torch.inf, torch.nan])])
+    call = module._library(dtype)["activate"]
+    call.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_int]
+    room = a.new_zeros(a.numel() + 16)
+    room[: a.numel()] = a
+    number = {"relu": 1, "sigmoid": 2, "tanh": 3}[name]
+    call(room.data_ptr(), room.data_ptr(), a.numel(), number)
+    h, exact = room[: a.numel()], getattr(torch, name)(a.double())
+    assert h[-1].isnan()
+    near = {"rtol": 2 * last.eps, "atol": 4 * last.eps if name == "tanh" else 2 * last.tiny}
+    torch.testing.assert_close(h[:-1].double(), exact[:-1], **near)

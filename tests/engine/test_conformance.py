@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sparseae.engine import randomness
-from sparseae.engine.choice import IN_C, ON_CARD
+from sparseae.engine.choice import IN_C, ON_CARD, WHOLE
 from sparseae.engine.minibatches import Minibatches
 from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
@@ -30,11 +30,17 @@ TRAINING = Training(
 SAMPLES, INPUTS = 57, 6  # five minibatches, and a short one: six steps
 
 #: How a stack is made to train in each way, and whether a member's bits are those of it alone.
-ROUTINES = {"torch": TORCH, "c": TORCH + IN_C, "triton": f"{TORCH}{ON_CARD}triton-a"}
+ROUTINES = {
+    "torch": TORCH,
+    "c": TORCH + IN_C,
+    "c-run": TORCH + WHOLE,
+    "triton": f"{TORCH}{ON_CARD}triton-a",
+}
 WAYS = [
     pytest.param("torch", None, id="torch"),
     pytest.param("torch", 6, id="torch-at-once"),
     pytest.param("c", None, id="c", marks=with_c),
+    pytest.param("c-run", None, id="c-run", marks=with_c),
 ]
 
 #: What a backend does not take: models, and activations. Everything else it must.
@@ -105,6 +111,7 @@ def reference(model, activation, constraint) -> tuple[torch.Tensor, torch.Tensor
 @pytest.mark.parametrize(("model", "activation", "constraint"), KINDS)
 def test_six_steps_are_the_references(model, activation, constraint, backend, together):
     stack = stack_of(trials(model, activation, constraint), backend, together)
+    backend = backend.removesuffix("-run")
     refused = BACKENDS[backend].refuses(stack.problem)
     models, activations = REFUSED[backend]
     assert (refused is not None) == (model in models or activation in activations), refused

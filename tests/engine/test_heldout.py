@@ -10,8 +10,11 @@ import torch
 import sparseae
 from sparseae import data
 from sparseae.data.dataset import split
+from sparseae.engine.heldout import Quality
+from sparseae.engine.stack import Stack
 from sparseae.errors import RequestError
 from sparseae.model import ACTIVATIONS
+from tests.engine.test_stack import trials
 
 
 def sweep(folder, name="quality", epochs=2, **changes):
@@ -47,6 +50,23 @@ def test_the_columns_are_those_of_the_weights_on_either_part_of_the_data(tmp_pat
             wanted = expected(W, b, row.activation, x.astype(np.float64))
             assert found == pytest.approx(wanted, rel=1e-4)
     assert (last["samples"] == 150).all()
+
+
+@pytest.mark.parametrize("samples", [499, 500, 501, 1203])
+def test_held_out_samples_of_several_chunks_are_all_measured(samples):
+    members, x = trials("cae", "sigmoid"), torch.randn(40, 6)
+    heldout = torch.randn(samples, 6) + 0.5
+    stack = Stack(members, x)
+    stack.diverged[1] = True
+    found = Quality(stack, heldout).columns(stack.measure())
+    for member in (0, 5):
+        W, b = (t[member].double().numpy() for t in (stack.W, stack.b))
+        for kind, rows in (("", x), ("heldout_", heldout)):
+            wanted = expected(W, b, "sigmoid", rows.double().numpy())
+            mine = found[f"{kind}explained_variance"][member], found[f"{kind}l0"][member]
+            assert [value.item() for value in mine] == pytest.approx(wanted, rel=1e-5)
+    assert not found["heldout_l0"][1]
+    assert set(Quality(stack, None).columns(stack.measure())) == {"explained_variance", "l0"}
 
 
 def test_nothing_that_is_held_out_reaches_training(tmp_path):

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from sparseae.engine.choice import IN_C
+from sparseae.engine.choice import WHOLE
 from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
 from sparseae.model import CONSTRAINTS, MODELS
@@ -51,7 +51,7 @@ def trained(members, x, epochs=3, **options) -> Stack:
 
 
 #: What makes a step: torch's operations, or C as far as that goes.
-ROUTINES = [TORCH, pytest.param(TORCH + IN_C, marks=with_c)]
+ROUTINES = [TORCH, pytest.param(TORCH + WHOLE, marks=with_c)]
 
 
 @pytest.mark.parametrize("routine", ROUTINES)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from sparseae.engine import choice, products
-from sparseae.engine.choice import IN_C, Shape, choose, usable
+from sparseae.engine import choice, choice_on_cpu, products
+from sparseae.engine.choice import IN_C, Shape, decided, usable
+from sparseae.engine.choice_on_cpu import VARIABLE, choose
 from sparseae.engine.products import ROUTINES, TORCH
 from sparseae.engine.stack import Stack
 from sparseae.errors import RequestError
@@ -22,10 +23,10 @@ with_onednn = pytest.mark.skipif(
 @pytest.fixture
 def forget():
     """Before and after: nothing measured is known."""
-    for known in (choice._fastest, choice.usable):
+    for known in (choice_on_cpu._fastest, choice.usable):
         known.cache_clear()
     yield
-    for known in (choice._fastest, choice.usable):
+    for known in (choice_on_cpu._fastest, choice.usable):
         known.cache_clear()
 
 
@@ -47,9 +48,9 @@ def test_a_routine_computes_its_products(name):
 
 
 def test_the_variable_overrides_the_measurement(monkeypatch):
-    monkeypatch.setenv(choice.VARIABLE, "torch")
+    monkeypatch.setenv(VARIABLE, "torch")
     assert choose(SHAPE, threads=1) == TORCH
-    monkeypatch.setenv(choice.VARIABLE, "onedn")
+    monkeypatch.setenv(VARIABLE, "onedn")
     with pytest.raises(RequestError, match=r"SPARSEAE_GEMM.*'onedn'.*onednn"):
         choose(SHAPE, threads=1)
 
@@ -57,9 +58,9 @@ def test_the_variable_overrides_the_measurement(monkeypatch):
 def test_a_missing_operator_is_not_chosen(forget, monkeypatch):
     monkeypatch.setattr(products.OneDNN, "encode", lambda *_: torch.ops.mkldnn.no_such_operator())
     assert not usable(ONEDNN, SHAPE)
-    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     assert choice.parts(choose(SHAPE, threads=1))[0] == TORCH
-    monkeypatch.setenv(choice.VARIABLE, "onednn")
+    monkeypatch.setenv(VARIABLE, "onednn")
     with pytest.raises(RequestError, match="onednn is missing or wrong"):
         choose(SHAPE, threads=1)
 
@@ -92,14 +93,14 @@ def test_the_fastest_is_chosen(forget, monkeypatch):
                 super().gradient(A, X, V.clone(), momentum)
             return super().gradient(A, X, V, momentum)
 
-    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setitem(ROUTINES, "torch", Slow())
     assert choice.parts(choose(SHAPE, threads=1))[0] == ONEDNN
 
 
 def test_a_gain_by_chance_is_none():
-    assert choice._worthwhile({TORCH: 1.0, ONEDNN: 0.95}) == TORCH
-    assert choice._worthwhile({TORCH: 1.0, ONEDNN: 0.85}) == ONEDNN
+    assert decided({TORCH: 1.0, ONEDNN: 0.95}) == TORCH  # not worth other digits
+    assert decided({TORCH: 1.0, ONEDNN: 0.85}) == ONEDNN
 
 
 @with_onednn
@@ -114,10 +115,10 @@ def test_a_mixed_choice_takes_each_product_from_its_routine(monkeypatch):
     assert usable(MIXED, SHAPE)
     assert not usable("torch/onednn", SHAPE)
     assert not usable("torch/onednn/vendor", SHAPE)
-    monkeypatch.setenv(choice.VARIABLE, "torch/onednn")
+    monkeypatch.setenv(VARIABLE, "torch/onednn")
     with pytest.raises(RequestError, match=r"SPARSEAE_GEMM.*encode, decode, gradient"):
         choose(SHAPE, threads=1)
-    monkeypatch.setenv(choice.VARIABLE, MIXED)
+    monkeypatch.setenv(VARIABLE, MIXED)
     assert choose(SHAPE, threads=1) == MIXED
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from sparseae.engine.choice import IN_C
+from sparseae.engine.choice import WHOLE
 from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
 from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
@@ -27,7 +27,7 @@ TRAINING = Training(
 WAYS = [
     pytest.param({"routine": TORCH}, id="torch"),
     pytest.param({"routine": TORCH, "together": 4}, id="torch-at-once"),
-    pytest.param({"routine": TORCH + IN_C}, id="c", marks=with_c),
+    pytest.param({"routine": TORCH + WHOLE}, id="c", marks=with_c),
 ]
 in_every_way = pytest.mark.parametrize("way", WAYS)
 
@@ -177,6 +177,34 @@ def test_a_corrupting_model_of_value_alone_gets_its_noise(way):
 
     mine, dae = trained(way, "mine"), trained(way, "dae")
     torch.testing.assert_close(mine.W, dae.W, rtol=1e-9, atol=1e-11)
+
+
+@in_every_way
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus", "relu"])
+@pytest.mark.parametrize("constraint", ["unit_norm", "none"])
+@pytest.mark.parametrize(
+    "added", [OfSlope(2, 2), OfSlope(2, 4), OfMean(lambda rho, target: rho.square())]
+)
+def test_a_model_may_corrupt_its_input_and_have_a_penalty(way, added, constraint, activation):
+    """Of which a mean over the rows is one over all copies of a sample."""
+
+    class Mine(Model):
+        name = "mine"
+        penalty = added
+
+        def __init__(self, training=None):
+            super().__init__(training)
+            self.encoder_input = Corrupted(self.training.corruptions)
+
+    class Same(Mine):
+        name = "same"
+
+        def value(self, *given):
+            return super().value(*given)
+
+    mine, same = (trained(way, name, activation, constraint) for name in ("mine", "same"))
+    torch.testing.assert_close(mine.W, same.W, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(mine.b, same.b, rtol=1e-9, atol=1e-11)
 
 
 @in_every_way

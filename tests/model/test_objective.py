@@ -86,6 +86,17 @@ def test_activation_derivatives_are_autograds(activation):
     torch.testing.assert_close(out, (dh * slope).detach(), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_draws_as_many_noises_a_sample_as_corruptions_says(model):
+    noisy = (model.startswith("dae") and model != "dae2") or model in ("edae", "cae_h")
+    for corruptions in (1, 3):
+        seen = MODELS[model](Training(corruptions=corruptions)).encoder_input
+        assert seen.draws == (corruptions if noisy else 0)
+        rows = {"dae": corruptions, "dae_pairs": 2 * corruptions}
+        if model in ("ae", "edae", *rows):
+            assert seen.rows == rows.get(model, 1)
+
+
 def test_relu_has_no_slope_at_zero():
     s = ACTIVATIONS["relu"]()
     zero = torch.zeros(1)

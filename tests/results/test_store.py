@@ -224,6 +224,18 @@ def test_both_tables_have_their_columns_and_the_provenance(tmp_path, theory):
         assert written.metadata[b"sparseae.git_commit"] == b"abc"
 
 
+def test_what_is_said_anew_of_rows_is_said_of_those_to_come(tmp_path):
+    store = opened(tmp_path)
+    store.add(rows(0))
+    store.flush()
+    store.describe("git_commit", "def")
+    store.add(rows(1))
+    store.flush()
+    said = [pq.read_schema(part).metadata for part in parts(tmp_path, "epochs")]
+    assert [one[b"sparseae.git_commit"] for one in said] == [b"abc", b"def"]
+    assert said[0].keys() == said[1].keys()
+
+
 def test_nothing_is_written_before_it_is_due_and_then_all_in_one_part(tmp_path, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

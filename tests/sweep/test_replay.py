@@ -195,12 +195,9 @@ def test_committed_rows_are_made_again(place):
 
 
 def test_the_papers_rows_are_made_again(real_data):
-    """A trial of 1,000 units on each, with a noise and without, from their beginning: a GPU made
-    most of the rows, with noise of its own."""
-    known = sampled(str(RESULTS / "paper"), trials=50)
-    chosen = [
-        next(one for one in known if (one[1].model, one[1].dataset) == kind)
-        for kind in (("dae", "mnist"), ("cae", "cifar10"))
-    ]
+    """Five trials of 1,000 units on MNIST and CIFAR-10 from their beginning: a GPU made most of
+    the rows, with noise of its own."""
+    chosen = sampled(str(RESULTS / "paper"), trials=5)
+    assert len({trial.model for _, trial in chosen}) > 2
     bad = [one for one in replay(chosen, epochs=1) if not one.within]
     assert bad == []

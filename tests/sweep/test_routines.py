@@ -3,11 +3,10 @@
 import json
 
 import pytest
-import torch
 
 import sparseae
-from sparseae.engine import choice_on_card
-from sparseae.engine.choice import VARIABLE, Shape, usable
+from sparseae.engine.choice import Shape, decided, usable
+from sparseae.engine.choice_on_cpu import VARIABLE
 from sparseae.engine.products import TORCH
 from sparseae.results import provenance
 from sparseae.results.location import Location
@@ -62,29 +61,37 @@ def test_a_recorded_routine_that_is_not_here_is_told_in_one_line(tmp_path):
     assert "vendor" in (tmp_path / "gemm.json").read_text()
 
 
-def test_what_a_card_does_is_recorded_beside_it_and_kept(tmp_path, monkeypatch):
-    trial = Sweep.load(SWEEP).trials()[0]
-    location, stacks = Location.of(tmp_path), [((trial,), 64)]
-    assert routines.chosen_on_card(location, stacks, tf32=False) == {}  # there is no card here
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(choice_on_card, "choose_on_card", lambda *_, **options: "triton-b")
-    (kind,) = routines.chosen_on_card(location, stacks, tf32=False)
-    assert kind == f"gpu dae relu unit_norm {SHAPE}"
-    monkeypatch.setattr(choice_on_card, "choose_on_card", lambda *_, **options: "")
-    again = routines.chosen_on_card(location, stacks, tf32=False)
-    assert again == {kind: "triton-b"}
-    choices = {str(SHAPE): TORCH, **again}
-    assert routines.routine_of(choices, trial, 64) == "torch;triton-b"
+def test_what_a_card_does_is_measured_once_a_shape_recorded_and_kept(tmp_path):
+    (one,) = Sweep.load(SWEEP).trials()
+    (other,) = Sweep.load(SWEEP | {"space": SWEEP["space"] | {"model": ["cae"]}}).trials()
+    location, asked = Location.of(tmp_path), []
+
+    def on_card(*stacks, says, began=False, at=location):
+        def measure(new):
+            asked.extend(new)
+            return [says] * len(new)
+
+        return routines.chosen_on_card(at, stacks, measure, began=began)
+
+    chosen_first = on_card(((one,), 64), ((other,), 64), says="triton-b")
+    assert chosen_first == {f"gpu {SHAPE}": "triton-b"}
+    assert asked == [((one,), 64)]
+    assert on_card(((other,), 64), says="") == chosen_first
+    both = on_card(((other,), 64), ((one,), 192), says="triton-c")
+    assert both == chosen_first | {f"gpu {routines.shape_of(one, 192)}": "triton-c"}
+    assert [inputs for _, inputs in asked] == [64, 192]
+    choices = {str(SHAPE): TORCH, **both}
+    assert routines.routine_of(choices, other, 64) == "torch;triton-b"
     # A sweep that began without a record goes on as it began.
-    (tmp_path / "other" / "epochs").mkdir(parents=True)
-    assert routines.chosen_on_card(Location.of(tmp_path / "other"), stacks, tf32=False) == {}
+    there = Location.of(tmp_path / "other")
+    assert on_card(((one,), 64), says="triton-b", began=True, at=there) == {}
+    assert len(asked) == 2
 
 
 def test_a_card_is_given_another_way_only_where_it_gains():
-    decided = choice_on_card.decided_on_card
-    assert decided({"": 430e-6}) == ""
-    assert decided({"": 430e-6, "triton-a": 420e-6}) == ""
-    assert decided({"": 430e-6, "triton-a": 300e-6, "triton-b": 232e-6}) == "triton-b"
+    assert decided({"": 430e-6}, plain="") == ""
+    assert decided({"": 430e-6, "triton-a": 420e-6}, plain="") == ""
+    assert decided({"": 430e-6, "triton-a": 300e-6, "triton-b": 232e-6}, plain="") == "triton-b"
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "7"])

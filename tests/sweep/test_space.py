@@ -64,6 +64,12 @@ axes = st.fixed_dictionaries(
 )
 
 
+def test_the_papers_sigma2_are_0_a_thousandth_and_the_squares_of_tenths():
+    (block,) = sweep(BLOCK | {"sigma2": "paper"}).space
+    squares = [(k / 10) ** 2 for k in range(1, 11)]
+    assert block["sigma2"] == pytest.approx((0.0, 0.001, *squares), rel=1e-15)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(axes, min_size=1, max_size=3))
 def test_blocks_are_the_union_of_their_sweeps_each_trial_once(blocks):
