@@ -85,14 +85,13 @@ def all_of(findings: Sequence[Finding]) -> Finding:
     if len(findings) == 1:
         return findings[0]
     telling = [f for f in findings if f.lacks != "live units"] or list(findings)
-    supports = [f.supports for f in telling]
     contradicts = [f.contradicts for f in telling if f.contradicts == f.contradicts]
+    # One that cannot be claimed is the weakest, and none can then.
     weakest = max(telling, key=lambda f: np.inf if f.supports != f.supports else f.supports)
     return replace(
         weakest,
         evidence="; ".join(f.evidence for f in findings),
         curves=[pair for f in findings for pair in f.curves],
-        supports=max(supports) if all(p == p for p in supports) else NAN,
         contradicts=min(1.0, len(contradicts) * min(contradicts)) if contradicts else NAN,
         seeds=min(f.seeds for f in telling),
         settled=all(f.settled for f in telling),

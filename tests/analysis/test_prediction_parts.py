@@ -28,7 +28,7 @@ from sparseae.analysis.prediction import (
     variant_words,
 )
 from sparseae.analysis.trends import judge
-from tests.analysis.frames import curve
+from tests.analysis.frames import curve, measured
 
 
 def judged(*frames: pd.DataFrame):
@@ -113,6 +113,14 @@ def test_curves_are_found_by_what_they_are():
         ("dae", "relu", "none", True, 2), ("dae", "relu", "none", True, 9)
     ]  # fmt: skip
     assert names("cae", "relu", "max") == []
+
+
+def test_the_theory_is_asked_of_curves_that_were_measured_and_trained():
+    with_theory = measured(curve())
+    begun = with_theory[with_theory["epoch"] == 0]
+    without_bias = measured(curve(encoder_bias=False))
+    for frame, count in ((with_theory, 1), (begun, 0), (without_bias, 0), (curve(), 0)):
+        assert len(Evidence(judged(frame)).measured) == count
 
 
 def test_a_trend_lacks_what_comes_first():

@@ -105,6 +105,15 @@ def test_a_direction_may_be_supported_before_it_has_settled_and_says_so():
     assert not row["settled"]
 
 
+def test_a_direction_beyond_its_margin_that_seeds_disagree_on_needs_seeds():
+    frame = curve("flat", model="dae", noise=0.0)
+    change = frame["seed"].map({0: -0.09, 1: -0.05, 2: -0.01}) * (frame["sigma2"] == 1.0)
+    frame["activation_fraction"] += change * (frame["epoch"] > 0)
+    row = rows(frame).loc[("relu-corruption-sparser: relu dae unit_norm", "digits")]
+    assert row["effect"] == pytest.approx(-0.05)
+    assert (row["verdict"], row["needs"]) == ("inconclusive", "seeds")
+
+
 def test_a_direction_that_its_own_pace_would_undo_is_not_supported():
     frame = effect(curve("flat", model="dae", noise=0.0), "activation_fraction",
                    lambda e: -0.01 * (16 - e))  # fmt: skip

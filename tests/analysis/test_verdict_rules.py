@@ -235,6 +235,10 @@ def test_a_row_has_what_the_finding_has_and_counts_its_curves_trials(monkeypatch
             "More seeds or epochs with which the m lies on the other side of its margin.",
     }  # fmt: skip
 
+    looked_at = Looks({"one, a": ["before", "and before"]})
+    assert verdict_table(own, looked_at)["p_corrected"].tolist()[0] == pytest.approx(12e-3)
+    assert len(looked_at.seen["one, a"]) == 3
+
 
 def test_several_statements_hold_where_all_do_and_are_refuted_by_one():
     def one(supports, contradicts, **more):

@@ -76,7 +76,11 @@ TESTS: dict[str, list[str]] = {
         "tests/analysis/test_difference_numbers.py",
         "tests/analysis/test_differences.py",
     ],
-    "analysis/prediction.py": ["tests/analysis/test_prediction_parts.py", *PREDICTIONS],
+    "analysis/prediction.py": [
+        "tests/analysis/test_prediction_parts.py",
+        "tests/analysis/test_verdict_rules.py",
+        *PREDICTIONS,
+    ],
     "analysis/predictions.py": PREDICTIONS,
     "analysis/theory_predictions.py": PREDICTIONS,
     "analysis/trends.py": [
