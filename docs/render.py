@@ -269,6 +269,11 @@ def _holds(condition: bool, words: str) -> str:
     return words
 
 
+def _percent(value: float, digits: int = 0) -> str:
+    """A share in per cent; what rounds to 0 has no sign."""
+    return f"{round(value, digits + 2) + 0.0:.{digits}%}".replace("%", " %")
+
+
 def environment() -> Environment:
     """What renders the templates."""
     made = Environment(
@@ -281,7 +286,7 @@ def environment() -> Environment:
     made.globals["rows"] = rows
     made.globals["holds"] = _holds
     made.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
-    made.filters["percent"] = lambda value, digits=0: f"{value:.{digits}%}".replace("%", " %")
+    made.filters["percent"] = _percent
     return made
 
 

@@ -39,6 +39,16 @@ def real_data(monkeypatch) -> Path:
     return place
 
 
+@pytest.fixture(scope="module")
+def ray():
+    """A Ray of two CPUs that runs already, which a sweep takes: to start one takes five seconds."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with a slow test come first, then those with most tests, each shuffled as it is.

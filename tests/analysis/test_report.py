@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +22,7 @@ from sparseae.analysis.report import report
 from sparseae.errors import RequestError
 from sparseae.results.schema import EPOCH_FIELDS
 from tests.analysis.frames import curve
+from tests.cli.test_console import called
 
 SWEEP = {
     "name": "shown",
@@ -47,11 +47,15 @@ def sweep(tmp_path_factory):
     return folder / "shown"
 
 
-def command(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "sparseae", *map(str, arguments)],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """What a command says, in this process."""
+
+    def answer(*words) -> subprocess.CompletedProcess:
+        status = called(monkeypatch, *words)
+        return subprocess.CompletedProcess(words, status, *capsys.readouterr())
+
+    return answer
 
 
 def test_figures_are_figures_and_the_frame_is_untouched():
@@ -132,7 +136,7 @@ def test_a_page_of_a_running_sweep_says_what_is_missing(sweep, tmp_path):
     assert "12 trials" in page
 
 
-def test_analyze_prints_and_stores_both_tables(sweep):
+def test_analyze_prints_and_stores_both_tables(sweep, command):
     done = command("analyze", sweep)
     assert done.returncode == 0, done.stderr
     assert "Is relu cae flat?" in done.stdout
@@ -147,7 +151,7 @@ def test_analyze_prints_and_stores_both_tables(sweep):
     assert len(pd.read_parquet(sweep / "trends.parquet")) == 4
 
 
-def test_analyze_with_details_has_curves_and_numbers(sweep):
+def test_analyze_with_details_has_curves_and_numbers(sweep, command):
     done = command("analyze", sweep, "--details")
     assert done.returncode == 0, done.stderr
     assert re.search(r"relu dae +\w+ +0\.\d{3} +0\.\d{3}", done.stdout)
@@ -155,13 +159,13 @@ def test_analyze_with_details_has_curves_and_numbers(sweep):
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 
-def test_analyze_as_json(sweep):
+def test_analyze_as_json(sweep, command):
     found = json.loads(command("analyze", sweep, "--json").stdout)
     assert {row["model"] for row in found["trends"]} == {"dae", "cae", "mdae", "sae"}
     assert {"prediction", "dataset", "verdict", "evidence"} <= set(found["verdicts"][0])
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path):
+def test_what_cannot_be_read_is_one_line(tmp_path, command):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken" / "epochs").mkdir(parents=True)
     (tmp_path / "broken" / "epochs" / "part-1.parquet").write_bytes(b"PAR1 no")
@@ -271,7 +275,7 @@ def test_the_page_in_a_browser(sweep, tmp_path):
         browser.quit()
 
 
-def test_what_a_file_calls_its_trials_is_text(sweep, tmp_path):
+def test_what_a_file_calls_its_trials_is_text(sweep, tmp_path, command):
     """Names that are HTML, SVG, mathematics, markup or a path are shown as they are."""
     names = ["<script>alert(1)</script>", "$\\frac{", "[red]x", "../../up", "a'\"&amp;"]
     bad = tmp_path / "bad"
@@ -333,7 +337,7 @@ def test_the_live_page_renews_itself_while_a_sweep_runs(sweep, tmp_path):
             get("../part/epochs/part-1.parquet")
 
 
-def test_a_folder_of_sweeps_is_one_table(sweep, tmp_path):
+def test_a_folder_of_sweeps_is_one_table(sweep, tmp_path, command):
     other = sparseae.run(
         SWEEP, results=sweep.parent, set_values=["name=other", "space.model=[edae, dae2]"],
         in_process=True,

@@ -42,14 +42,6 @@ def test_run_ends_with_a_table_and_exit_0(tmp_path):
     assert "all 48 trials are finished, nothing to train" in again.stdout
 
 
-@pytest.mark.slow
-def test_run_on_ray(tmp_path):
-    done = sparseae("run", QUICKSTART, *TINY, "--results", tmp_path, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert len(pd.read_parquet(tmp_path / "quickstart" / "epochs")) == 96
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

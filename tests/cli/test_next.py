@@ -107,7 +107,7 @@ def test_killed_by_the_system_the_same_command_ends_with_the_same_rows(place, tm
     def command(folder: Path) -> list[str]:
         return [sys.executable, "-m", "sparseae", "next", str(folder), "--run", "--in-process"]
 
-    subprocess.run(command(whole), check=True, capture_output=True)
+    decide(whole)
     with subprocess.Popen(command(place), stdout=subprocess.DEVNULL) as process:
         wait_for(lambda: set((place / "epochs").iterdir()) - parts, "rows of the first look")
         process.kill()

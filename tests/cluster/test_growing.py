@@ -153,6 +153,7 @@ def test_gpus_that_were_asked_for_are_waited_for_and_used_alone(alone, tmp_path)
     )
     while "'GPU': 0.5" not in alone.do("ray status"):  # what measures asks, as a Tune trial will
         assert run.poll() is None, run.communicate()[0]
+        time.sleep(1)  # each question is a process of a second
     place = tmp_path / "shared" / "results" / "grown"
     assert not (place / "epochs").exists()
     assert "StackTrainable" not in alone.machine.run("ps", "ax").stdout

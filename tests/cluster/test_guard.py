@@ -20,7 +20,7 @@ from tests.cluster import machines as m
 from tests.conftest import REPOSITORY
 
 SCRIPT = REPOSITORY / "sparseae" / "cluster" / "guard.sh"
-IDLE = 8
+IDLE = 5
 
 SWEEP = """
 name: short

@@ -173,20 +173,17 @@ def test_nobody_there_is_one_line(site):
     assert "nobody answers" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("how", "says"),
-    [
-        ("HOME=/nowhere", "asks for a token and none was found"),
-        ("RAY_AUTH_MODE=disabled", "asks for a token and none was found"),
-        ("RAY_AUTH_TOKEN=wrong", "the token is wrong"),
-    ],
-)
-def test_without_the_token_nothing_is_told(site, tunnel, how, says):
-    done = site.do(f"env {how} sparseae status --address {ADDRESS}")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert says in done.stderr
+def test_without_the_token_nothing_is_told(site, tunnel):
+    for how, says in {
+        "HOME=/nowhere": "asks for a token and none was found",
+        "RAY_AUTH_MODE=disabled": "asks for a token and none was found",
+        "RAY_AUTH_TOKEN=wrong": "the token is wrong",
+    }.items():
+        done = site.do(f"env {how} sparseae status --address {ADDRESS}")
+        assert done.returncode == 2, how
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+        assert says in done.stderr
 
 
 @pytest.mark.minutes

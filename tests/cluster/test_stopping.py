@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparseae.results import load
+from tests.faults.processes import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -22,19 +23,35 @@ checkpoint_every: 20
 """
 
 
-def begin(folder: Path, *words: str) -> subprocess.Popen:
-    (folder / "sweep.yaml").write_text(SWEEP)
-    command = [Path(sys.executable).parent / "sparseae", "run", "sweep.yaml", "--results", "out"]
-    return subprocess.Popen(
-        [*command, *words], cwd=folder,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+@pytest.fixture
+def begin(tmp_path):
+    """Starts the sweep as a person does; it does not outlive the test."""
+    started = []
+
+    def call(*words: str) -> subprocess.Popen:
+        (tmp_path / "sweep.yaml").write_text(SWEEP)
+        command = [Path(sys.executable).parent / "sparseae", "run", "sweep.yaml"]
+        started.append(
+            subprocess.Popen(
+                [*command, "--results", "out", *words], cwd=tmp_path,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+        )  # fmt: skip
+        return started[-1]
+
+    yield call
+    for run in started:
+        run.kill()
+        run.communicate()
 
 
-def test_sigterm_writes_what_there_is_and_leaves_the_checkpoints(tmp_path):
-    run = begin(tmp_path)
-    while not list((tmp_path / "out").rglob("*.safetensors")):
-        assert run.poll() is None, run.communicate()[0]
+def test_sigterm_writes_what_there_is_and_leaves_the_checkpoints(begin, tmp_path):
+    run = begin()
+    saved = tmp_path / "out" / "endless" / "checkpoints"
+    wait_for(
+        lambda: list(saved.rglob("*.safetensors")) or run.poll() is not None, "a checkpoint", 400
+    )
+    assert run.poll() is None, run.communicate()[0]
     for _ in range(2):  # the whole group of a job gets it, and its leader passes it on
         run.send_signal(signal.SIGTERM)
     said, _ = run.communicate(timeout=120)
@@ -46,8 +63,8 @@ def test_sigterm_writes_what_there_is_and_leaves_the_checkpoints(tmp_path):
     assert list((tmp_path / "out").rglob("*.safetensors"))
 
 
-def test_the_limit_of_time_stops_it_too(tmp_path):
-    said, _ = (run := begin(tmp_path, "--set", "max_hours=0.008")).communicate(timeout=300)
+def test_the_limit_of_time_stops_it_too(begin):
+    said, _ = (run := begin("--set", "max_hours=0.008")).communicate(timeout=300)
     assert run.returncode == 130, said
     words = " ".join(said.split())
     assert "max_hours: 0.008 h are over" in words

@@ -34,7 +34,7 @@ def mount(tmp_path):
 
 @pytest.mark.parametrize("in_process", [True, False])
 def test_a_full_disk_stops_the_run_which_later_goes_on(
-    mount, tmp_path, chance, is_exact, in_process
+    ray, mount, tmp_path, chance, is_exact, in_process
 ):
     disk = mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=16m", "tmpfs")
     ballast = disk / "ballast"

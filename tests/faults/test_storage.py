@@ -64,7 +64,7 @@ def test_files_of_several_parts_come_back_whole(server, place):
         assert file.read_bytes() == data
 
 
-def test_a_sweep_on_ray_keeps_all_of_it_on_the_server(place, is_exact):
+def test_a_sweep_on_ray_keeps_all_of_it_on_the_server(ray, place):
     """Checkpoints of 8 MiB too, which further epochs and a run in one process go on from."""
     large = {
         "name": "large",
@@ -164,7 +164,7 @@ def test_a_run_whose_place_was_taken_stops_writing(server, place, monkeypatch):
     assert (location / lock.LOCK_FILE).read_bytes() == rival
 
 
-def test_any_fsspec_url_takes_a_sweep_on_ray(tmp_path, is_exact):
+def test_any_fsspec_url_takes_a_sweep_on_ray(ray, tmp_path, is_exact):
     place = f"local://{tmp_path}/shared"
     assert not sparseae.run(SWEEP, results=place).failed
     is_exact(below(place, "faults"))

@@ -408,7 +408,7 @@ def test_digits_show_what_the_paper_predicts(tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_tune_leaves_what_one_process_leaves(tmp_path, monkeypatch):
+def test_ray_tune_leaves_what_one_process_leaves(ray, tmp_path, monkeypatch):
     from ray import tune
 
     grids = []
@@ -436,7 +436,7 @@ def test_ray_tune_leaves_what_one_process_leaves(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_failed_tune_trial_is_reported_and_the_rest_goes_on(tmp_path):
+def test_a_failed_tune_trial_is_reported_and_the_rest_goes_on(ray, tmp_path):
     """Weights cannot be written where a folder stands in the file's place."""
     blocked = Sweep.load(SMALL).trials()[0]
     (tmp_path / "a" / "small" / "weights" / f"{blocked.trial_id}.safetensors").mkdir(parents=True)

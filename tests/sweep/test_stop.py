@@ -74,6 +74,8 @@ def test_a_stop_in_the_first_minute_saves(tmp_path, number, options):
         assert "goes on" in rest
     assert "Traceback" not in rest
     assert "***" not in rest  # how the stack that Ray prints begins
+    if number == signal.SIGTERM:
+        return  # what goes on from a checkpoint does not know how it was stopped
     again = started(tmp_path, *options)
     assert "go on from checkpoints" in said_until_training(again)
     again.send_signal(number)

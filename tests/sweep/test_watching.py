@@ -19,6 +19,7 @@ from sparseae.model.trial import AXES
 from sparseae.results.location import Location
 from sparseae.results.store import Store
 from sparseae.sweep.watching import Tracker, Watcher
+from tests.cli.test_console import called
 
 SWEEP = {
     "name": "watched",
@@ -196,23 +197,32 @@ def test_verdicts_and_page_hang_at_the_trackers(watched):
     assert {"verdicts.parquet", "report.html"} <= files
 
 
-@pytest.mark.parametrize(
-    ("tracker", "environment", "says"),
-    [
-        ("wandb", {}, r"watch: wandb: No W&B API key found"),
-        ("mlflow", {"MLFLOW_TRACKING_URI": "nowhere://x"}, r"watch: mlflow: .*nowhere"),
-        ("mlflow", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, r"watch: mlflow: .*"),
-    ],
-)
-def test_a_tracker_that_refuses_is_one_line_and_nothing_starts(
-    tmp_path, tracker, environment, says
-):
-    done = run(tmp_path, watch=[tracker], **environment)
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("sparseae:")]
+def refused(status: int, err: str, says: str, place: Path) -> bool:
+    """Asserts that this was said in one line, and that nothing started."""
+    assert status == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("sparseae:")]
     assert re.search(says, line)
-    assert "Traceback" not in done.stderr
-    assert not list((tmp_path / "results").rglob("*"))
+    assert "Traceback" not in err
+    assert not list(place.rglob("*"))
+    return True
+
+
+def test_a_tracker_that_refuses_is_one_line_and_nothing_starts(tmp_path):
+    done = run(tmp_path, watch=["wandb"])
+    says = "watch: wandb: No W&B API key found"
+    assert refused(done.returncode, done.stderr, says, tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"), [("nowhere://x", ".*nowhere"), ("http://127.0.0.1:9", ".*")]
+)
+def test_a_server_that_is_not_there_refuses_too(tmp_path, monkeypatch, capsys, uri, says):
+    (tmp_path / "watched.yaml").write_text(yaml.safe_dump(SWEEP | {"watch": ["mlflow"]}))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    words = ("run", tmp_path / "watched.yaml", "--results", tmp_path / "results")
+    status = called(monkeypatch, *words)
+    says = f"watch: mlflow: {says}"
+    assert refused(status, capsys.readouterr().err, says, tmp_path / "results")
 
 
 class Listening(Tracker):
