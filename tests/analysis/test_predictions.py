@@ -188,6 +188,19 @@ def test_the_floor_needs_to_be_shown():
     assert verdicts(noisy)[floor] == "inconclusive"
 
 
+def test_the_floor_says_where_the_lowest_activation_fraction_is():
+    floor = ("free-weights-floor", "digits")
+    frame = curve("irregular", model="dae", constraint="none", noise=0.0)
+    lowest = frame.loc[frame["epoch"] == 10, "activation_fraction"].min()
+    row = rows(frame).loc[floor]
+    assert row["effect"] == pytest.approx(lowest)
+    assert (row["measure"], row["sensitive"]) == ("lowest activation_fraction", True)
+    said = f"lowest activation {lowest:.3f} [{lowest:+.3f}, {lowest:+.3f}], 3 seeds, sigma2 to 1"
+    assert row["evidence"] == said
+    row = rows(frame[frame["sigma2"] == 0]).loc[floor]
+    assert (row["verdict"], row["needs"]) == ("inconclusive", "trials")
+
+
 @pytest.mark.parametrize(
     ("onset", "verdict"),
     # Between 0.09 and 0.25 the activation fraction falls from 0.14 to 0.04: too coarse to tell.
