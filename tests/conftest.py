@@ -44,7 +44,10 @@ def ray():
     """A Ray of two CPUs that runs already, which a sweep takes: to start one takes five seconds."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # Not one that another test has started on this machine.
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     yield
     ray.shutdown()
 

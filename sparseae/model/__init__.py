@@ -23,4 +23,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for module in pkgutil.iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
-    return vars(import_module(f"{__name__}.{_REGISTRIES[name]}"))[name]
+    found = vars(import_module(f"{__name__}.{_REGISTRIES[name]}"))[name]
+    globals()[name] = found  # asked for in every trial of a sweep, and a folder takes time to read
+    return found

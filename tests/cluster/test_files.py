@@ -110,10 +110,10 @@ def test_plan_says_time_and_cost_of_machines_that_are_not_up():
     done = sparseae("plan", PAPER, "--cluster", REPOSITORY / "cluster" / "gpu.yaml")
     said = " ".join(done.stdout.split())
     minutes, dollars = (
-        re.search(r"about (\d+) min on 8 A10G", said),
+        re.search(r"about ([\d.]+) min on 8 A10G", said),
         re.search(r"about ([\d.]+) \$: 4\.10 \$ an hour for the head and 8 machines", said),
     )
-    assert float(dollars[1]) == pytest.approx(4.10 * int(minutes[1]) / 60, rel=0.1)
+    assert float(dollars[1]) == pytest.approx(4.10 * float(minutes[1]) / 60, rel=0.1)
 
 
 def test_prices_are_of_the_dearest_kind_with_gpus(written):
