@@ -1,6 +1,7 @@
 """Real data for the tests: SPARSEAE_DATA_DIR, or the folder beside the checkout, as in CI."""
 
 import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def real_data(monkeypatch) -> Path:
         pytest.skip(f"no real MNIST and CIFAR-10 in {place}: set SPARSEAE_DATA_DIR")
     monkeypatch.setenv("SPARSEAE_DATA_DIR", str(place.resolve()))
     return place
+
+
+@pytest.fixture(autouse=True)
+def _handlers():
+    """What a test does to Ctrl-C ends with it: plain Ray Tune leaves a handler."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if handler is not None:  # of C, which Python cannot put back
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
