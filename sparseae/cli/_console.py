@@ -129,7 +129,7 @@ def one_line(message: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them, to two digits at least."""
+    """Seconds in the unit that suits them."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:

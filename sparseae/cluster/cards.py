@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import sparseae.cluster.connection  # noqa: F401 (sets what Ray reads at import)
 
 import ray  # isort: skip
 import torch
-from ray.exceptions import RayError, TaskCancelledError
+from ray.exceptions import RayError
 
 from sparseae.cluster.placement import Placement
 from sparseae.errors import first_line
-from sparseae.model.trial import Trial
 from sparseae.sweep.job import Job
-from sparseae.sweep.routines import Measure, measured_here
+from sparseae.sweep.routines import Measure, Stacks, measured_here
 from sparseae.sweep.stop import Stop
 
 #: Seconds between two looks at whether a stop was asked for.
 _TURN = 0.5
 
-#: Trials that train together, and the inputs of their data.
-_Stacks = Sequence[tuple[Sequence[Trial], int]]
-
 
 @ray.remote(max_retries=2)
-def _measured(stacks: _Stacks, tf32: bool) -> list[str]:
+def _measured(stacks: Stacks, tf32: bool) -> list[str]:
     if not torch.cuda.is_available():  # what Ray was told is a card and is none
         return [""] * len(stacks)
     return list(measured_here(tf32)(stacks))
@@ -37,7 +31,7 @@ def measured_there(job: Job, placement: Placement, stop: Stop) -> Measure:
     Where that fails torch makes the steps, which is said.
     """
 
-    def measure(stacks: _Stacks) -> list[str]:
+    def measure(stacks: Stacks) -> list[str]:
         wanted = placement.request(on_gpu=True)
         asked = _measured.options(num_cpus=wanted["CPU"], num_gpus=wanted["GPU"]).remote(
             stacks, job.sweep.tf32
@@ -48,8 +42,6 @@ def measured_there(job: Job, placement: Placement, stop: Stop) -> Measure:
                     ray.cancel(asked, force=True)
                     raise KeyboardInterrupt
             return ray.get(asked)
-        except TaskCancelledError:
-            raise KeyboardInterrupt from None
         except RayError as error:
             why = first_line(error)
             job.recorder.note(f"torch makes the cards' steps: none could be measured ({why})")

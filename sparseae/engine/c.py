@@ -32,7 +32,7 @@ from sparseae.model.objective import Gradient
 
 #: A variant: a run of steps is one call where it can be. Its sigmoid and tanh round otherwise than
 #: torch's, its mean of h too.
-WHOLE = "whole"
+WHOLE = "run"
 
 #: The activations of whole runs, as step.c numbers them.
 _ACTIVATIONS: dict[type, int] = {ReLU: 1, Sigmoid: 2, Tanh: 3}

@@ -30,7 +30,7 @@ from sparseae.engine.triton import VARIANTS, TritonBackend
 GAIN = 1.1
 
 #: Behind the products' routines: with the step in C; and with runs of steps in C.
-IN_C, WHOLE = "+c", "+run"
+IN_C, WHOLE = "+c", f"+{c.WHOLE}"
 
 #: Between what a CPU does and what a GPU does.
 ON_CARD = ";"
@@ -142,8 +142,7 @@ def steps_of(problem: Problem, groups: Sequence[Members], choice: str) -> list[S
     if in_c is None:
         return torch_backend.build(problem, groups, products)
     if BACKENDS["c"].refuses(problem) is None:
-        variant = c.WHOLE if parts(choice)[1] == WHOLE else ""
-        return BACKENDS["c"].build(problem, groups, variant)
+        return BACKENDS["c"].build(problem, groups, parts(choice)[1].removeprefix("+"))
     update = partial(c.updating, problem, in_c, routine_of(products))
     return torch_backend.build(problem, groups, products, update)
 

@@ -23,9 +23,11 @@ FILE = "gemm.json"
 #: The routine of each `Shape`, by its text.
 Choices = Mapping[str, str]
 
-#: Says what a card does for steps of stacks, each with the inputs of its data: ``triton-a`` and
-#: so on, "" for torch's.
-Measure = Callable[[Sequence[tuple[Sequence[Trial], int]]], Sequence[str]]
+#: Trials that train together, and the inputs of their data.
+Stacks = Sequence[tuple[Sequence[Trial], int]]
+
+#: Says what a card does for each stack's steps: ``triton-a`` and so on, "" for torch's.
+Measure = Callable[[Stacks], Sequence[str]]
 
 
 def shape_of(trial: Trial, inputs: int) -> Shape:
@@ -64,7 +66,7 @@ def chosen(
 
 def chosen_on_card(
     location: Location,
-    stacks: Iterable[tuple[Sequence[Trial], int]],
+    stacks: Stacks,
     measure: Measure,
     *,
     began: bool,
@@ -75,7 +77,7 @@ def chosen_on_card(
 
     Args:
         location: the sweep's.
-        stacks: trials that train together, and the inputs of their data.
+        stacks: those that it trains.
         measure: what measures on a card.
         began: whether there were rows before: what has no record then goes on by torch.
     """
@@ -95,7 +97,7 @@ def chosen_on_card(
 def measured_here(tf32: bool) -> Measure:
     """Measures on this process's card."""
 
-    def measure(stacks: Sequence[tuple[Sequence[Trial], int]]) -> list[str]:
+    def measure(stacks: Stacks) -> list[str]:
         from sparseae.engine.choice_on_card import choose_on_card
 
         return [choose_on_card(trials, inputs, "cuda", tf32=tf32) for trials, inputs in stacks]
