@@ -45,7 +45,13 @@ ALONE = [
     f"{STACK}::test_training_is_sgd_with_momentum_on_the_objective",
     f"{STACK}::test_without_an_encoder_bias_it_stays_zero",
 ]
-IN_C = "tests/engine/test_c.py::test_an_update_is_sgd_with_momentum_and_scaled_rows"
+TEST_C = "tests/engine/test_c.py"
+IN_C = [
+    f"{TEST_C}::test_a_penalty_of_any_power_and_any_f_is_torchs",
+    f"{TEST_C}::test_what_the_steps_in_c_do_not_take_they_say",
+    f"{TEST_C}::test_what_the_steps_in_c_lack_they_say",
+    f"{TEST_C}::test_an_update_is_sgd_with_momentum_and_scaled_rows",
+]
 OBJECTIVE = ["tests/model/test_objective.py", *FLOAT64]
 ROWS = "tests/analysis/test_reference.py::test_the_committed_tables_follow_from_the_committed_rows"
 PREDICTIONS = [
@@ -64,7 +70,7 @@ TESTS: dict[str, list[str]] = {
     "model/penalties.py": ["tests/model", DEFINITION],
     "model/second_order.py": OBJECTIVE,
     "model/space.py": ["tests/model/test_space.py"],
-    "engine/c.py": [*ALONE, *FLOAT64, IN_C, "tests/model/test_extensions.py"],
+    "engine/c.py": [*ALONE, *FLOAT64, *IN_C, "tests/model/test_extensions.py"],
     "engine/measurements.py": [*FLOAT64, "tests/engine/test_measurements.py"],
     "engine/minibatches.py": [*FLOAT64, "tests/engine/test_minibatches.py"],
     "engine/randomness.py": ["tests/engine/test_randomness.py"],
