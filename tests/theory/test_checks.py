@@ -1,5 +1,6 @@
 """The checks of the mathematics hold and say so, and each sees what should not hold."""
 
+import os
 import re
 from functools import cache
 
@@ -18,12 +19,12 @@ by_name = pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: chec
 def found():
     """What a check finds, which takes a second or two, by its name."""
 
-    @cache
     def of(name: str) -> Check:
         (check,) = (check for check in checks.CHECKS if check.__name__ == name)
         return check()
 
-    return of
+    # While mutmut notes which tests call a function, each that asks has to call it.
+    return of if os.environ.get("MUTANT_UNDER_TEST") == "stats" else cache(of)
 
 
 @pytest.fixture(scope="module")
