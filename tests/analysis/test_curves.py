@@ -165,6 +165,12 @@ def test_every_number_of_a_curve_is_that_of_its_row(tmp_path, how):
     assert made.label == "relu cae unit_norm"
 
 
+def test_a_table_may_have_pandas_types_of_what_may_miss():
+    frame = uneven()
+    ((one,), (other,)) = (curves(made) for made in (frame, frame.convert_dtypes()))
+    assert same(one, other)
+
+
 @pytest.mark.parametrize(
     ("reached", "diverged", "epoch", "behind"),
     [
@@ -197,19 +203,26 @@ def test_curves_come_in_the_order_of_their_names_and_say_in_what_they_differ():
     kinds = [
         {"model": "dae", "dataset": "b"}, {"model": "cae", "dataset": "b", "bias": False},
         {"model": "cae", "dataset": "a"}, {"model": "cae", "dataset": "b"},
-        {"model": "cae", "dataset": "a", "rate": 0.25}, {"model": "cae", "activation": "elu"},
+        {"model": "cae", "dataset": "a", "rate": 2.0, "bias": False},
+        {"model": "cae", "activation": "elu"},
     ]  # fmt: skip
     frames = [curve(sigma2=(0.0, 1.0), **({"rate": 0.5, "bias": True} | kind)) for kind in kinds]
     found = curves(pd.concat(frames).sample(frac=1, random_state=0))
     assert [(c.name["model"], c.name["dataset"], c.label) for c in found] == [
         ("cae", "digits", "elu cae unit_norm"),
-        ("cae", "a", "relu cae unit_norm, rate=0.5"),  # variants in the order of all trials
-        ("cae", "a", "relu cae unit_norm, rate=0.25"),
+        (
+            "cae",
+            "a",
+            "relu cae unit_norm, rate=0.5, bias=True",
+        ),  # variants in the order of all trials
+        ("cae", "a", "relu cae unit_norm, rate=2, bias=False"),
         ("cae", "b", "relu cae unit_norm, bias=True"),
         ("cae", "b", "relu cae unit_norm, bias=False"),
         ("dae", "b", "relu dae unit_norm"),
     ]
-    assert [c.variant for c in found[1:3]] == [{"rate": 0.5}, {"rate": 0.25}]
+    assert [c.variant for c in found[1:3]] == [
+        {"rate": 0.5, "bias": True}, {"rate": 2.0, "bias": False}
+    ]  # fmt: skip
     assert [c.settings["bias"] for c in found[3:5]] == [True, False]
     assert all(c.seeds.tolist() == [0, 1, 2] and c.trials == 6 for c in found)
 
