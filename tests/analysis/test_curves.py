@@ -255,7 +255,8 @@ def test_a_table_that_is_none_of_epochs_is_refused_by_what_it_lacks():
 
 def test_two_trials_in_one_place_are_refused_with_the_place():
     frame = curve("flat", sigma2=(0.0, 0.25))
-    twice = frame[(frame["seed"] == 1) & (frame["sigma2"] == 0.25)].assign(trial_id="x")
+    twice = frame[(frame["seed"] == 1) & (frame["sigma2"] == 0.25)]
+    twice = twice.assign(trial_id="x", activation_fraction=0.3)
     with pytest.raises(RequestError) as refused:
         curves(pd.concat([frame, twice]))
     assert str(refused.value) == (

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import fsspec
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -341,3 +342,74 @@ def test_parts_are_named_by_the_time_of_their_writing_in_utc(tmp_path, monkeypat
         assert stamp, part.name
         written = datetime.strptime(stamp[1] + "+0000", "%Y%m%dT%H%M%S%f%z")
         assert before - timedelta(seconds=1) <= written <= datetime.now(UTC)
+
+
+def units_of(**bias: float) -> pa.Table:
+    """Two units of each trial by its name."""
+    tables = [units(value) for value in bias.values()]
+    names = pa.array([name for name in bias for _ in range(2)])
+    return pa.concat_tables(tables).set_column(0, "trial_id", names)
+
+
+def test_of_units_that_come_again_before_a_write_the_last_stay(tmp_path):
+    store = opened(tmp_path)
+    for bias in ({"a": 0.1, "b": 0.1}, {"b": 0.2}, {"c": 0.3}, {"a": 0.4, "d": 0.4}):
+        store.add([], units_of(**bias))
+    store.flush()
+    assert len(parts(tmp_path, "units")) == 1
+    found = sparseae.load_units(tmp_path).set_index(["trial_id", "unit"])["bias"]
+    assert found.to_dict() == {
+        (name, unit): bias
+        for name, bias in {"a": 0.4, "b": 0.2, "c": 0.3, "d": 0.4}.items()
+        for unit in range(2)
+    }
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged"])
+def test_a_trial_goes_on_where_the_part_with_its_units_is_gone_or_damaged(tmp_path, how):
+    store = opened(tmp_path)
+    store.add(rows(0), units(0.1))
+    store.flush()
+    (part,) = parts(tmp_path, "units")
+    if how == "gone":
+        part.unlink()
+    else:
+        part.write_bytes(b"no parquet")
+    store.add(rows(1), units(0.2))
+    store.flush()
+    assert sparseae.load_units(tmp_path)["bias"].tolist() == [0.2, 0.2]
+    assert store.put_aside == ([] if how == "gone" else [f"units/{part.name}"])
+    assert part.with_name(f"_unreadable-{part.name}").exists() == (how == "damaged")
+    assert store.is_complete(ID, 1)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_rows_that_stand_in_several_parts_the_first_stay_whatever_is_missing(tmp_path, seed):
+    """Parts with runs of epochs, with gaps, with rows twice, and with some that are known."""
+    random = np.random.default_rng(seed)
+    schema = epoch_schema(TRAINING_TYPES)
+    (tmp_path / "epochs").mkdir()
+    (row,) = rows(0)
+    first = {}
+    for part in range(4):
+        made = []
+        for name in random.choice(list("abcd"), random.integers(1, 4), replace=False):
+            low, high = sorted(random.integers(0, 7, 2))
+            epochs = [e for e in range(low, high + 1) if random.random() < 0.9]
+            made += [(str(name), e) for e in epochs * (1 + (random.random() < 0.1))]
+        for pair in made:
+            first.setdefault(pair, part)
+        values = [row | {"trial_id": name, "epoch": e, "loss": float(part)} for name, e in made]
+        table = pa.Table.from_pylist(values, schema=schema)
+        pq.write_table(table, tmp_path / "epochs" / f"part-{part}.parquet")
+    store = opened(tmp_path)
+    left = pq.ParquetDataset(tmp_path / "epochs").read().to_pylist() if first else []
+    assert {(r["trial_id"], r["epoch"]): int(r["loss"]) for r in left} == first
+    assert len(left) == len(first)
+    store.add([row | {"trial_id": name, "epoch": e} for name in "abcd" for e in range(7)])
+    store.add([], units_of(a=0.1, b=0.1, c=0.1, d=0.1))
+    store.flush()
+    assert all(store.is_complete(name, 6) for name in "abcd")
+    again = pq.read_table(tmp_path / "epochs").to_pylist()
+    pairs = sorted((r["trial_id"], r["epoch"]) for r in again)
+    assert pairs == [(name, e) for name in "abcd" for e in range(7)]
