@@ -167,8 +167,10 @@ def test_every_number_of_a_curve_is_that_of_its_row(tmp_path, how):
 
 def test_a_table_may_have_pandas_types_of_what_may_miss():
     frame = uneven()
+    frame["whiten"] = frame["rate"].where(frame["epoch"] < 0).astype("boolean")  # known of none
     ((one,), (other,)) = (curves(made) for made in (frame, frame.convert_dtypes()))
     assert same(one, other)
+    assert one.name["dataset"] == "digits"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_curves_come_in_the_order_of_their_names_and_say_in_what_they_differ():
 
 
 def test_of_each_trial_the_last_epoch_stands_in_the_table():
-    frame = uneven().assign(whiten=lambda f: f["seed"].map({0: True, 1: False, 2: None, 3: True}))
+    frame = uneven().assign(whiten=lambda f: f["seed"].map({0: True, 1: False, 2: np.nan, 3: True}))
     table = trial_table(frame)
     assert table.index.name == "trial_id"
     assert list(table.index) == sorted(set(frame["trial_id"]))
