@@ -149,6 +149,8 @@ REFUSED = [
     ([BLOCK, BLOCK | {"dataset": "digts"}], {},
      "space[1].dataset[0]: unknown data set 'digts'; did you mean 'digits'? (or the path of a .npy "
      "or .parquet)"),
+    (BLOCK | {"dataset": "y" * 300 + ".npy"}, {},
+     f"space.dataset[0]: '{'y' * 27}...{'y' * 24}.npy': File name too long"),
     (BLOCK | {"seed": [1, 0, 1]}, {}, "space.seed[2]: 1 stands here twice"),
     (PAIRED, {}, "space.learning_rate[2]: 0.002 stands here twice"),
     ([BLOCK, PAIRED], {}, "space[1].learning_rate[2]: 0.002 stands here twice"),
