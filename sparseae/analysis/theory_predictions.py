@@ -148,7 +148,7 @@ class Assumption1(_OfTheory):
         if not seeds:
             return Finding("fewer than two seeds", known, lacks="seeds")
         length = min(_window(c, "variance_ratio").shape[-1] for c, _ in found)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(divide="ignore"):  # of units that never vary
             logs = [
                 _nanmean(np.log(_window(c, "variance_ratio")[np.isin(c.seeds, seeds)]), 1)
                 for c, _ in found
