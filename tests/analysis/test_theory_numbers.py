@@ -355,7 +355,9 @@ def test_whitening_is_judged_by_the_gain_of_accuracy_on_each_data_set():
          "seeds": 3, "settled": True, "sensitive": True, "lacks": "seeds", "tested": True},
         nan_ok=True,
     )  # fmt: skip
-    assert len(finding.curves) == 6
+    assert [f"{c.name['dataset']} {c.name['model']}" for c, _ in finding.curves] == [
+        "a cae", "a dae", "a (whitened) cae", "a (whitened) dae", "b cae", "b (whitened) cae"
+    ]  # fmt: skip
 
 
 def test_one_data_set_that_whitening_makes_worse_contradicts():
@@ -392,6 +394,17 @@ def test_whitened_and_raw_are_compared_in_trials_that_are_alike():
         if alike:
             assert sides[0][0][0] is one
             assert sides[1][0][0] is white
+
+
+@pytest.mark.parametrize("one_sided", [[False], [True], [False, True]])
+def test_without_units_of_both_signs_on_both_sides_whitening_is_not_judged(one_sided):
+    frames = [foretelling("cae", 0.7, whiten=whiten) for whiten in (False, True)]
+    frames = [f.assign(descent_share=1.0) if f["whiten"].iloc[0] in one_sided else f
+              for f in frames]  # fmt: skip
+    findings = {}
+    for pair in judge(pd.concat(frames)):
+        findings[pair[0].name["dataset"]] = WHITENED.judge([pair])
+    assert not WHITENED.together(findings).tested
 
 
 def test_a_column_that_was_not_measured_is_known_nowhere():
