@@ -46,8 +46,9 @@ ALONE = [
     f"{STACK}::test_without_an_encoder_bias_it_stays_zero",
 ]
 TEST_C = "tests/engine/test_c.py"
+WHOLE_RUNS = f"{TEST_C}::test_a_run_is_one_call_where_the_loops_know_all_of_it"
 IN_C = [
-    f"{TEST_C}::test_a_run_is_one_call_where_the_loops_know_all_of_it",
+    WHOLE_RUNS,
     f"{TEST_C}::test_an_update_in_c_goes_with_the_products_of_any_routine",
     f"{TEST_C}::test_a_penalty_of_any_power_and_any_f_is_torchs",
     f"{TEST_C}::test_what_the_steps_in_c_do_not_take_they_say",
@@ -74,7 +75,7 @@ TESTS: dict[str, list[str]] = {
     "model/corruption.py": OBJECTIVE,
     "model/forms.py": [*OBJECTIVE, "tests/model/test_extensions.py"],
     "model/objective.py": [*OBJECTIVE, "tests/model/test_extensions.py"],
-    "model/penalties.py": ["tests/model", DEFINITION],
+    "model/penalties.py": ["tests/model", DEFINITION, WHOLE_RUNS],
     "model/second_order.py": OBJECTIVE,
     "model/space.py": ["tests/model/test_space.py"],
     "engine/c.py": [*ALONE, *FLOAT64, *IN_C, "tests/model/test_extensions.py"],
