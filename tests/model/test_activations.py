@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sparseae.model import ACTIVATIONS
+from sparseae.model.activations import Gate, Polynomial
 from sparseae.model.trial import Training
 
 FUNCTIONS = pytest.mark.parametrize("name", ACTIVATIONS)
@@ -44,6 +45,16 @@ def test_what_is_called_kinked_has_a_slope_that_jumps_by_1_at_0(name):
     below, above = s.slope(around, s.value(around)).tolist()
     if name != "maxout":  # a function of a pair
         assert s.kinked == (abs(above - below) == 1)
+
+
+@FUNCTIONS
+def test_a_slope_that_is_said_to_follow_from_h_does(name):
+    s, a = ACTIVATIONS[name](), line()
+    h = s.value(a)
+    known = {"relu": Gate, "maxout": Gate, "sigmoid": Polynomial, "tanh": Polynomial}.get(name)
+    assert (s.slope_in_h if known is None else type(s.slope_in_h)) is known
+    if s.slope_in_h is not None:
+        torch.testing.assert_close(s.slope_in_h.slope(h), s.slope(a, h), rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", ["relu", "softplus", "sigmoid"])

@@ -4,10 +4,11 @@
     python -m tests.mutation --sample TEXT           some of one module, drawn by a text: CI gives
                                                      the commit
 
-mutmut makes the mutants and runs, in a fork, the tests that call the changed function. Two things
-are added. What a decorator covers (`@torch.inference_mode()`, properties) mutmut leaves alone, so
-that here decorators are calls behind the function. And a survivor is compared with
-``equivalent.toml``, which says why no test can tell it from the original; any other is an error.
+mutmut makes the mutants and runs, in a fork, the tests that call the changed function. Three things
+are added. What the package has cached is forgotten (`tests.mutation.fresh`). What a decorator
+covers (`@torch.inference_mode()`, properties) mutmut leaves alone, so that here decorators are
+calls behind the function. And a survivor is compared with ``equivalent.toml``, which says why no
+test can tell it from the original; any other is an error.
 """
 
 import argparse
@@ -134,7 +135,8 @@ source_paths = ["sparseae"]
 only_mutate = ["sparseae/{module}"]
 also_copy = {copied}
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist"]
+pytest_add_cli_args = ["-p", "tests.mutation.fresh", "-p", "no:randomly", "-p", "no:xdist",
+                       "-p", "no:cacheprovider"]
 do_not_mutate_patterns = {unread}
 timeout_multiplier = 6.0
 timeout_constant = 3.0
