@@ -96,6 +96,13 @@ TESTS: dict[str, list[str]] = {
         "tests/analysis/test_difference_numbers.py",
         "tests/analysis/test_differences.py",
     ],
+    "analysis/inference.py": [
+        "tests/analysis/test_prediction_parts.py",
+        "tests/analysis/test_trend_numbers.py",
+        "tests/analysis/test_trends.py",
+        "tests/analysis/test_verdict_rules.py",
+        *PREDICTIONS,
+    ],
     "analysis/prediction.py": [
         "tests/analysis/test_prediction_parts.py",
         "tests/analysis/test_verdict_rules.py",
