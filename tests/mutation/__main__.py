@@ -97,6 +97,7 @@ TESTS: dict[str, list[str]] = {
         "tests/analysis/test_differences.py",
     ],
     "analysis/inference.py": [
+        "tests/analysis/test_inference.py",
         "tests/analysis/test_prediction_parts.py",
         "tests/analysis/test_trend_numbers.py",
         "tests/analysis/test_trends.py",
