@@ -344,6 +344,22 @@ def continued(rho: torch.Tensor) -> torch.Tensor:
     return (rho - near.detach()) / (1 - near.detach()) - torch.log(1 - near.detach())
 
 
+def test_a_step_goes_down_the_gradient_of_weights_and_biases():
+    W, b, x = drawn(2, 10, 6, 50)
+
+    def objective(W, b):
+        h = torch.sigmoid(x @ W.T + b)
+        return (h @ W - x).square().sum(1).mean() - 0.7 * torch.log(1 - h.mean(0)).sum()
+
+    of_W, of_b = gradients(objective, W, b)
+    s = checks.ACTIVATIONS["sigmoid"]()
+    W1, b1 = checks._step("sae", s, W[None], b[None], x[None], 0.7, rate=0.1)
+    torch.testing.assert_close(W1[0], W - 0.1 * of_W)
+    torch.testing.assert_close(b1[0], b - 0.1 * of_b)
+    assert not W1.requires_grad
+    assert not b1.requires_grad
+
+
 PENALTIES = {
     "sae": lambda h, slope, W: continued(h.mean(0)).sum(),
     "corollary1": lambda h, slope, W: h.mean(0).square().sum(),
