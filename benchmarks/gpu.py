@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.peers import LEARNING_RATE, TorchModule
 from sparseae import data
-from sparseae.engine.choice import ON_CARD, decided
-from sparseae.engine.choice_on_card import compared
+from sparseae.engine.choice import ON_CARD
+from sparseae.engine.choice_on_card import compared, fastest
 from sparseae.engine.footprint import flops, footprint
 from sparseae.engine.minibatches import Run
 from sparseae.engine.products import TORCH
@@ -271,19 +271,19 @@ def ways_to_step(card: Card, floors: Floors) -> tuple[bool, dict[int, str]]:
             floor = max(work, memory)
             aim = f"{AIMS[inputs]} us" if size == 12 else "1.6 floors"
             ways = compared(trials, inputs, card.device, tf32=card.tf32)
-            seconds = {name: way.seconds for name, way in ways.items() if way.right}
-            chosen.setdefault(inputs, decided(seconds, plain=""))
+            chosen.setdefault(inputs, fastest(ways))
             for name, way in ways.items():
                 right = right and way.right
                 rows.append((
                     inputs, size, model, activation, name or "torch", f"{1e6 * way.seconds:.0f}",
-                    f"{1e6 * work:.0f}", f"{1e6 * memory:.0f}", f"{way.seconds / floor:.2f}", aim,
-                    f"{way.error:.1e}{'' if way.right else ' WRONG'}",
+                    f"{1e6 * way.measuring_seconds:.0f}", f"{1e6 * work:.0f}",
+                    f"{1e6 * memory:.0f}", f"{way.seconds / floor:.2f}", aim,
+                    f"{way.error:.1e}", f"{way.measuring_error:.1e}{'' if way.right else ' WRONG'}",
                 ))  # fmt: skip
     table(
-        "a step of a stack, microseconds, and its error against float64",
-        ("inputs", "members", "model", "activation", "by", "step", "products", "passes",
-         "times the floor", "aim", "error"), rows,
+        "a step of a stack and its share of the measurement, microseconds; errors against float64",
+        ("inputs", "members", "model", "activation", "by", "step", "measuring", "products",
+         "passes", "times the floor", "aim", "error", "measured"), rows,
     )  # fmt: skip
     return right, chosen
 
@@ -384,7 +384,8 @@ def estimate(card: Card, chosen: Mapping[int, str]) -> None:
         stack = [replace(m, training=replace(t, hidden_units=card.units)) for m in stack]
         step = step_seconds(card, stack, inputs, chosen[inputs])
         samples = 500 if card.quick else 10_000
-        measured = card.stack(stack, card.noise(samples, inputs))
+        measured = card.stack(stack, card.noise(samples, inputs),
+                              routine=TORCH + ON_CARD + chosen[inputs])  # fmt: skip
         measuring = card.seconds(measured.measure, 0.01) * t.samples / samples
         epoch = step * (t.samples // t.batch_size) + measuring
         total += t.epochs * epoch + measuring

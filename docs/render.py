@@ -233,6 +233,58 @@ class Rows:
         (word,) = words
         return f"**{word}**" if word == "contradicted" else str(word)
 
+    def cut(self, epochs: Sequence[int], dataset: str) -> str:
+        """The verdicts on a data set as Markdown: a statement a row, a column for the rows up to
+        each of these epochs.
+        """
+        words = self._cut(epochs, dataset)
+        head = ["statement, up to epoch", *map(str, epochs)]
+        lines = [_row(head), _row(["---"] * len(head))]
+        return "\n".join(lines + [_row([name, *found]) for name, found in words.items()])
+
+    def turned(self, epochs: Sequence[int], dataset: str) -> list[str]:
+        """Statements that were supported at one of these epochs and contradicted at another."""
+        both = {"supported", "contradicted"}
+        return [name for name, found in self._cut(epochs, dataset).items() if both <= set(found)]
+
+    def _cut(self, epochs: Sequence[int], dataset: str) -> dict[str, list[str]]:
+        """By statement its verdicts, without those that no trial speaks to."""
+        tables = [_verdicts(self.folder, epoch) for epoch in epochs]
+        found = [t[t["dataset"] == dataset].set_index("prediction")["verdict"] for t in tables]
+        words = pd.concat(found, axis=1, sort=False)
+        words = words[(words != "not tested").any(axis=1)]
+        return {str(name): list(row) for name, row in zip(words.index, words.values, strict=True)}
+
+
+#: What three sweeps of the quickstart say; their rows are too many to be kept.
+_QUICKSTARTS = DOCS / "templates" / "quickstarts.csv"
+
+
+def keep_quickstarts(folders: Sequence[str]) -> None:
+    """Write what the sweeps in these folders say, each with its epochs and seeds."""
+    kept = []
+    for folder in folders:
+        frame = sparseae.load(folder)
+        verdicts = sparseae.check_predictions(frame)
+        spoken = verdicts[verdicts["dataset"].isin(frame["dataset"]) & verdicts["effect"].notna()]
+        table = spoken[["prediction", "verdict", "effect", "needs"]].round({"effect": 4})
+        epochs, seeds = frame["epoch"].max(), frame["seed"]
+        table.insert(0, "sweep", f"{epochs} epochs, seeds {seeds.min()} to {seeds.max()}")
+        kept.append(table)
+    pd.concat(kept).to_csv(_QUICKSTARTS, index=False)
+
+
+def quickstarts() -> str:
+    """The same as Markdown: a statement a row, a sweep a column."""
+    table = pd.read_csv(_QUICKSTARTS, keep_default_na=False)
+    lacks = table["needs"].map(lambda needs: f" ({needs})" if needs else "")
+    table["says"] = table["verdict"] + lacks + table["effect"].map(", {:+.3f}".format)
+    sweeps, statements = table["sweep"].unique(), table["prediction"].unique()
+    said = table.set_index(["prediction", "sweep"])["says"]
+    lines = [_row(head) for head in (["statement", *sweeps], ["---"] * (1 + len(sweeps)))]
+    lines += [_row([name, *(said[name, sweep] for sweep in sweeps)]) for name in statements]
+    return "\n".join(lines)
+
 
 @lru_cache
 def rows(folder: str) -> Rows:
@@ -241,8 +293,10 @@ def rows(folder: str) -> Rows:
 
 
 @lru_cache
-def _verdicts(folder: str) -> pd.DataFrame:
-    return sparseae.check_predictions(rows(folder).frame)
+def _verdicts(folder: str, until: int | None = None) -> pd.DataFrame:
+    """By the rows up to an epoch, or by all."""
+    frame = rows(folder).frame
+    return sparseae.check_predictions(frame if until is None else frame[frame["epoch"] <= until])
 
 
 def _interval(values: pd.Series) -> tuple[float, float, float]:
@@ -285,6 +339,7 @@ def environment() -> Environment:
     )
     made.globals["rows"] = rows
     made.globals["holds"] = _holds
+    made.globals["quickstarts"] = quickstarts
     made.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
     made.filters["percent"] = _percent
     return made
@@ -383,7 +438,14 @@ def differences(file: Path, text: str) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, say what differs")
-    if parser.parse_args().check:
+    parser.add_argument(
+        "--quickstarts", nargs="+", metavar="FOLDER",
+        help="keep what these sweeps of the quickstart say, then write the pages",
+    )  # fmt: skip
+    asked = parser.parse_args()
+    if asked.quickstarts:
+        keep_quickstarts(asked.quickstarts)
+    if asked.check:
         wrong = [line for file, text in pages() for line in differences(file, text)]
         wrong += stale()
         for line in wrong:

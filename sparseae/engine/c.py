@@ -4,7 +4,8 @@ A library's product of these sizes takes 9 of its 20 to 60 us before it computes
 the processor's rate, and turns the hidden units over for the weight gradient. Between the products
 torch goes through W and its momentum up to four times, through the hidden units up to seven times.
 In C the hidden units lie turned over from the start, the products run at the processor's rate, and
-there is one pass through the hidden units and one through the weights. Many steps are one call
+there is one pass through the hidden units and one through the weights, a block of units after the
+other, so that W and V come from memory once for all that follows decoding. Many steps are one call
 where the loops know the activation too; otherwise a step is two, before and after the activation,
 which is torch's.
 

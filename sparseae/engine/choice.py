@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sparseae.engine import c
 from sparseae.engine.library import Compiled, compiled
+from sparseae.engine.measurements import MakeChunkSums
 from sparseae.engine.products import ROUTINES, TORCH, Routine, Torch, names_of, routine_of
 from sparseae.engine.step import BACKENDS, Members, Problem, Step
 from sparseae.engine.torch import TorchBackend
@@ -131,11 +132,9 @@ def products_of(r: Routine, t: dict[str, Tensor]) -> dict[str, list[Callable[[],
 
 def steps_of(problem: Problem, groups: Sequence[Members], choice: str) -> list[Step]:
     """The step of each group by this choice, as far as it goes: what it refuses is torch's."""
-    variant = choice.partition(ON_CARD)[2].removeprefix(f"{TritonBackend.name}-")
-    if variant in VARIANTS and (problem.together > 1 or problem.device.type != "cpu"):
-        fused = BACKENDS[TritonBackend.name]
-        if not (fused.missing(problem.device, problem.dtype) or fused.refuses(problem)):
-            return fused.build(problem, groups, variant)
+    if (fused := _fused(problem, choice)) is not None:
+        backend, variant = fused
+        return backend.build(problem, groups, variant)
     products, in_c = _of(problem, choice)
     torch_backend = BACKENDS[TORCH]
     assert isinstance(torch_backend, TorchBackend)
@@ -153,6 +152,26 @@ def measuring_products(problem: Problem, choice: str) -> Routine | None:
         return None
     products, in_c = _of(problem, choice)
     return in_c or routine_of(products)
+
+
+def measuring_sums(problem: Problem, choice: str) -> MakeChunkSums | None:
+    """What sums up a chunk of a measurement by this choice; None: `measuring_products` does."""
+    if (fused := _fused(problem, choice)) is None:
+        return None
+    backend, variant = fused
+    return backend.measuring(problem, variant)
+
+
+def _fused(problem: Problem, choice: str) -> tuple[TritonBackend, str] | None:
+    """The fused kernels and their variant, if they are chosen, there, and take the problem."""
+    variant = choice.partition(ON_CARD)[2].removeprefix(f"{TritonBackend.name}-")
+    if variant not in VARIANTS or (problem.together == 1 and problem.device.type == "cpu"):
+        return None
+    backend = BACKENDS[TritonBackend.name]
+    assert isinstance(backend, TritonBackend)
+    if backend.missing(problem.device, problem.dtype) or backend.refuses(problem):
+        return None
+    return backend, variant
 
 
 def torch_products(problem: Problem, choice: str) -> str:

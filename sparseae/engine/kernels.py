@@ -87,11 +87,15 @@ def _seen(
 
 @triton.jit
 def encode(
-    x, order, eps, seeds, sigma, W, b, h, rho, member, B, K, m, n,
-    ACTIVATION: tl.constexpr, NOISY: tl.constexpr, MEAN: tl.constexpr, PRECISION: tl.constexpr,
+    x, order, eps, seeds, sigma, W, b, h, mean, active, member, B, K, m, n,
+    ACTIVATION: tl.constexpr, NOISY: tl.constexpr, MEAN: tl.constexpr, POWER: tl.constexpr,
+    COUNT: tl.constexpr, THRESHOLD: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """h = s(x W^T + b), and where MEAN their mean over the rows, for a tile of units."""
+    """h = s(x W^T + b) for a tile of units, and over the rows, for each unit:
+
+    where MEAN the mean of h, or of s'^POWER if that is not 0; where COUNT how many h > THRESHOLD.
+    """
     g = tl.program_id(1).to(tl.int64)
     j = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     in_m = j < m
@@ -101,6 +105,7 @@ def encode(
     noise = tl.load(sigma + g)
     offset = tl.load(b + g * member + j, mask=in_m, other=0.0)
     total = tl.zeros((UNITS,), dtype=kind)
+    count = tl.zeros((UNITS,), dtype=kind)
     for first in range(0, R, ROWS):
         r = first + tl.arange(0, ROWS)
         in_row = r < R
@@ -118,10 +123,16 @@ def encode(
         hidden = _value(a + offset[None, :], ACTIVATION)
         mask = in_row[:, None] & in_m[None, :]
         tl.store(h + (g * R + r[:, None]) * m + j[None, :], hidden, mask=mask)
+        if COUNT:
+            count += tl.sum(tl.where(mask & (hidden > THRESHOLD), 1.0, 0.0), axis=0)
         if MEAN:
+            if POWER > 0:
+                hidden = _power(_slope(hidden, ACTIVATION), POWER)
             total += tl.sum(tl.where(mask, hidden, 0.0), axis=0)
     if MEAN:
-        tl.store(rho + g * m + j, total / R, mask=in_m)
+        tl.store(mean + g * m + j, total / R, mask=in_m)
+    if COUNT:
+        tl.store(active + g * m + j, count, mask=in_m)
 
 
 @triton.jit

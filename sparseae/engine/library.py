@@ -308,7 +308,7 @@ class Buffers:
         )
         self.units = W.new_empty(3, m)
         padded = -(-rows // _LANES) * _LANES
-        self.room = W.new_empty(max(n * padded, (m + 2 * rows) * _LANES))
+        self.room = W.new_empty(n * padded + (m + 2 * rows) * _LANES)
         self.clean = W.new_empty(rows, n) if several else None
 
 
@@ -392,7 +392,7 @@ def _right(found: Compiled, dtype: torch.dtype) -> bool:
     def noise(*size: int) -> Tensor:
         return 0.5 * torch.randn(*size, generator=stream, dtype=torch.float64)
 
-    m, n, rows = 19, 37, 11
+    m, n, rows = 53, 37, 11  # units of more than one block
     x, eps, W, V = noise(rows, n), noise(2 * rows, n), noise(m, n), noise(m, n)
     b, vb, k, bend, probe = noise(m), noise(m), noise(m), noise(m), noise(1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,14 @@ ROWS, BATCHED_ROWS = 250, 500
 
 #: A measurement of members at once takes as many as this many bytes hold.
 BYTES = 256 << 20
+
+
+#: Sums over a chunk of samples x (R, n): how many units are active (G, m), the squared error (G,),
+#: and `Model.moment` if there is one, (G, .). They may be written over by the next chunk's.
+ChunkSums = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
+
+#: Makes them for members, W (G, m, n) and b (G, m), and chunks of at most so many rows.
+MakeChunkSums = Callable[[Tensor, Tensor, int], ChunkSums]
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ class Measurer:
         products: what computes a member's products; None: those of several members at once.
         together: so many are measured at once.
         rows: samples of a chunk; by default `ROWS` for members alone, otherwise `BATCHED_ROWS`.
+        chunk_sums: another way to the sums over a chunk than the products and torch.
     """
 
     def __init__(
@@ -96,12 +105,14 @@ class Measurer:
         products: Routine | None,
         together: int,
         rows: int | None = None,
+        chunk_sums: MakeChunkSums | None = None,
     ) -> None:
         self._problem, self._coefficients = problem, coefficients
         self._x, self._W, self._b = x, W, b
         self._alone = products is not None
         self._products = products or Batched()
         self._rows = rows or (ROWS if self._alone else BATCHED_ROWS)
+        self._other_sums = chunk_sums
         self._noise: dict[int, Tensor] = {}
         size = W.shape[0]
         self.groups = [
@@ -165,54 +176,64 @@ class Measurer:
 
     def sums(self, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """The same by their weights, (G, m, n) and (G, m)."""
-        problem, products = self._problem, self._products
-        model, s = problem.model, problem.activation
-
-        def view(t: Tensor) -> Tensor:
-            """As the products take it."""
-            return t[0] if self._alone else t
-
-        def cube(t: Tensor) -> Tensor:
-            """As the model takes it."""
-            return t.unsqueeze(0) if self._alone else t
-
-        (G, m, n), most = W.shape, min(self._rows, self._x.shape[0])
-        net = Alone(W, b, products) if self._alone else Network(W, b)
+        (G, m, _), most = W.shape, min(self._rows, self._x.shape[0])
         active = W.new_zeros(G, m, dtype=torch.float64)
         squares = W.new_zeros(G, dtype=torch.float64)
         moments = None
         doubled = W.double()
         weight_norm = row_norms(doubled)
         # The mean of a linear map is the map of the mean.
-        pre_activation = (view(doubled) @ self.data_mean).view(G, m) + b.double()
+        pre_activation = (self._view(doubled) @ self.data_mean).view(G, m) + b.double()
         del doubled
+        chunk_sums = (self._other_sums or self._by_products)(W, b, most)
+        for x in self._x.split(most):
+            active_here, squares_here, moments_here = chunk_sums(x)
+            active += active_here
+            squares += squares_here
+            if moments_here is not None:
+                moments = moments_here.double() if moments is None else moments.add_(moments_here)
+        return active, squares, weight_norm, pre_activation, moments
+
+    def _view(self, t: Tensor) -> Tensor:
+        """Members' tensor as the products take it: of one member alone a matrix."""
+        return t[0] if self._alone else t
+
+    def _by_products(self, W: Tensor, b: Tensor, most: int) -> ChunkSums:
+        """The sums over a chunk by the products, and the rest by torch."""
+        problem, products, view = self._problem, self._products, self._view
+        model, s = problem.model, problem.activation
+        G, m, n = W.shape
+        net = Alone(W, b, products) if self._alone else Network(W, b)
         residual = view(W.new_empty(G, most, n))
         encoded, hidden = (
             products.hidden(W, most, m) if self._alone else W.new_empty(G, most, m)
             for _ in range(2)
         )
         ones = view(W.new_ones(G, 1, most))
-        for x in self._x.split(most):
-            rows = x.shape[0]
-            each = ones[..., :rows]
 
-            def total(t: Tensor, each: Tensor = each) -> Tensor:
+        def cube(t: Tensor) -> Tensor:
+            """As the model takes it."""
+            return t.unsqueeze(0) if self._alone else t
+
+        def sums(x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+            rows = x.shape[0]
+
+            def total(t: Tensor) -> Tensor:
                 """The sum over the rows of what the products take, as (G, .)."""
-                return torch.matmul(each, t).view(G, -1)
+                return torch.matmul(ones[..., :rows], t).view(G, -1)
 
             chunk = view(x.expand(G, -1, -1))
             a = products.encode(chunk, view(W), view(b), encoded[..., :rows, :])
             room = hidden[..., :rows, :]
             h = s.value(a, out=room)
             r = products.residual(h, view(W), chunk, 1.0, residual[..., :rows, :])
-            squares += torch.linalg.vector_norm(r, dim=(-2, -1)).double().square()
+            squares = torch.linalg.vector_norm(r, dim=(-2, -1)).double().square()
             moment = model.moment(net, cube(a), cube(h), cube(r), s, self._noise_of(G, rows))
-            if moment is not None:
-                added = total(view(moment))
-                moments = added.double() if moments is None else moments.add_(added)
-            del moment, a  # the next chunk's take their place
-            active += total(torch.gt(h, s.threshold, out=room))
-        return active, squares, weight_norm, pre_activation, moments
+            moments = None if moment is None else total(view(moment))
+            del moment, a  # the count takes their place
+            return total(torch.gt(h, s.threshold, out=room)), squares, moments
+
+        return sums
 
     def _noise_of(self, groups: int, rows: int) -> Tensor | None:
         """The noise of a chunk, (G, R, n): the same for every chunk and every member."""

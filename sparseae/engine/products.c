@@ -10,6 +10,8 @@
 
 /* Numbers of a sum that go side by side; rows of a matrix are padded to a multiple of it. */
 #define LANES 16
+/* Rows of B that are asked for ahead: a row of W may be a page, where the processor does not do it. */
+#define AHEAD 8
 /* Bytes of a register, and how many registers of a row's sums a tile holds. */
 #ifdef __AVX512F__
 #define REGISTER 64
@@ -115,6 +117,8 @@ INLINE void tile(const struct product *p, long i, long j, int high, int across)
         vector b[ACROSS];
         for (int v = 0; v < across; v++)
             b[v] = *(const vector *)(B + v * WIDTH);
+        for (int v = 0; v < across; v++)
+            __builtin_prefetch(B + AHEAD * ldb + v * WIDTH);
         for (int r = 0; r < high; r++)
             for (int v = 0; v < across; v++)
                 sums[r][v] += A[r * a_row] * b[v];
@@ -216,6 +220,27 @@ static void multiply_any(const struct product *p, long M, long N, REAL *room)
         }
 }
 
+/* What `encode` takes of x (rows, n), which is turned over into `room`. */
+static struct product with_samples(const REAL *x, REAL *room, long rows, long n)
+{
+    /* A register for one to four samples costs more than they do by themselves. */
+    const long whole = rows - rows % LANES, more = rows - whole > 4 ? 0 : rows - whole;
+    const long padded = more || whole == rows ? whole : whole + LANES;
+    turn(x, room, rows < padded ? rows : padded, n, padded);
+    return (struct product){
+        .K = n, .a_row = n, .a_column = 1, .ldb = padded, .alpha = 1, .B = room,
+        .behind = whole, .more = more, .X = x + whole * n};
+}
+
+/* `encode` with samples that lie turned over. */
+static void encode_with(
+    const struct product *samples, const REAL *W, const REAL *offset, REAL *out, long m, long apart)
+{
+    struct product p = *samples;
+    p.A = W, p.bias = offset, p.C = out, p.ldc = apart;
+    multiply(&p, m, p.ldb);
+}
+
 /* W x^T + offset as out (m, rows), its rows `apart`, of x (rows, n), W (m, n), offset (m,) or null;
  * `room` is for x turned over, n times rows and padding. Up to LANES - 1 numbers behind a row of out
  * are overwritten, also behind the last. */
@@ -223,15 +248,8 @@ void encode(
     const REAL *x, const REAL *W, const REAL *offset, REAL *out, REAL *room, long rows, long m, long n,
     long apart)
 {
-    /* A register for one to four samples costs more than they do by themselves. */
-    const long whole = rows - rows % LANES, more = rows - whole > 4 ? 0 : rows - whole;
-    const long padded = more || whole == rows ? whole : whole + LANES;
-    turn(x, room, rows < padded ? rows : padded, n, padded);
-    struct product p = {
-        .K = n, .a_row = n, .a_column = 1, .ldb = padded, .ldc = apart, .alpha = 1,
-        .A = W, .B = room, .bias = offset, .C = out,
-        .behind = whole, .more = more, .X = x + whole * n};
-    multiply(&p, m, padded);
+    const struct product p = with_samples(x, room, rows, n);
+    encode_with(&p, W, offset, out, m, apart);
 }
 
 /* scale (h W - x) as out (rows, n), of h turned over, (m, rows), its rows `apart`; without x scale

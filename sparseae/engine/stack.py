@@ -19,7 +19,12 @@ import torch
 from torch import Tensor
 
 from sparseae.engine import randomness
-from sparseae.engine.choice import measuring_products, steps_of, torch_products
+from sparseae.engine.choice import (
+    measuring_products,
+    measuring_sums,
+    steps_of,
+    torch_products,
+)
 from sparseae.engine.cuda_graph import Program, precision
 from sparseae.engine.measurements import (
     BATCHED_ROWS,
@@ -127,6 +132,7 @@ class Stack:
             measuring_products(problem, routine),
             1 if together == 1 else min(together, measured_together(problem, m, measure_bytes)),
             BATCHED_ROWS if at_once else ROWS,
+            measuring_sums(problem, routine),
         )
         #: What trains where all members step at once.
         self.program = Program(self.minibatches, self.run) if at_once else None

@@ -207,6 +207,10 @@ void forward(const struct step *s, const REAL *restrict x, const REAL *restrict 
     encode(s->X, s->W, s->b, s->a, s->room, s->rows, s->m, s->n, s->rows);
 }
 
+/* Units whose rows of W and V stay in the cache from the product that comes back through them to
+ * their update. */
+#define TOGETHER 48
+
 /* The rest of the step, once h is there. The offset of dh_j and what `bend` is are given for each
  * unit where these are not null; lam share total_j scales_j W_j is part of the gradient. */
 void back(
@@ -220,20 +224,27 @@ void back(
         x = s->clean;
     }
     residual(s->h, s->W, x, dy, s->room, rows, m, n, rows, s->scale);
-    encode(dy, s->W, offset, s->dh, s->room, rows, m, n, rows);
-    backward(
-        s->dh, s->h, s->A, s->db, s->total, rows, m, s->gate, s->c0, s->c1, s->c2, s->bend, bends,
-        s->slopes, s->curvatures);
-    gradient(s->A, s->X, s->V, s->room, 2 * rows, m, n, s->momentum);
-    if (s->decay)
-        for (long i = 0; i < m * n; i++)
-            s->V[i] += s->decay * s->W[i];
-    if (s->share)
-        for (long j = 0; j < m; j++)
-            s->factors[j] = s->total[j] * s->lam * s->share * (scales ? scales[j] : 1);
-    update(
-        s->W, s->V, 0, s->share ? s->factors : 0, m, n, s->b, s->vb, s->with_bias ? s->db : 0,
-        s->momentum, s->rate, s->lowest, s->highest);
+    const struct product samples = with_samples(dy, s->room, rows, n);
+    REAL *room = s->room + n * samples.ldb;
+    for (long j = 0; j < m; j += TOGETHER) {
+        const long units = m - j < TOGETHER ? m - j : TOGETHER;
+        REAL *W = s->W + j * n, *V = s->V + j * n, *A = s->A + j * 2 * rows;
+        encode_with(&samples, W, offset ? offset + j : 0, s->dh + j * rows, units, rows);
+        backward(
+            s->dh + j * rows, s->h + j * rows, A, s->db + j, s->total + j, rows, units, s->gate,
+            s->c0, s->c1, s->c2, s->bend, bends ? bends + j : 0,
+            s->slopes ? s->slopes + j * rows : 0, s->curvatures ? s->curvatures + j * rows : 0);
+        gradient(A, s->X, V, room, 2 * rows, units, n, s->momentum);
+        if (s->decay)
+            for (long i = 0; i < units * n; i++)
+                V[i] += s->decay * W[i];
+        if (s->share)
+            for (long unit = j; unit < j + units; unit++)
+                s->factors[unit] = s->total[unit] * s->lam * s->share * (scales ? scales[unit] : 1);
+        update(
+            W, V, 0, s->share ? s->factors + j : 0, units, n, s->b + j, s->vb + j,
+            s->with_bias ? s->db + j : 0, s->momentum, s->rate, s->lowest, s->highest);
+    }
     /* What is finite as long as the loss is. */
     eight squares = {0};
     long i = 0;

@@ -1,5 +1,7 @@
 """The step of all members at once on a GPU, as four kernels (`sparseae.engine.kernels`).
 
+Two of the four make the sums of a measurement too.
+
 Products are in ``tf32x3``: three of a GPU's TF32 products, which together have about float32's
 accuracy; in TF32 alone where the sweep asks for it. The noise itself is drawn by torch, so that a
 trial's streams are those of every other backend.
@@ -14,16 +16,19 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparseae.engine.measurements import MakeChunkSums
 from sparseae.engine.minibatches import Run
 from sparseae.engine.step import Backend, Members, Problem, Step
 from sparseae.model.activations import ReLU, Sigmoid, Softplus, Tanh
 from sparseae.model.coefficients import PerMember
 from sparseae.model.forms import Corrupted, NoPenalty, OfMean, OfSlope
+from sparseae.model.objective import Model
 
 #: The activations that the kernels know, and their numbers there.
 _ACTIVATIONS: dict[type, int] = {ReLU: 0, Softplus: 1, Sigmoid: 2, Tanh: 3}
@@ -89,6 +94,15 @@ class TritonBackend(Backend):
         tiles = VARIANTS[variant]
         return [TritonStep(problem, group, tiles) for group in groups]
 
+    def measuring(self, problem: Problem, variant: str) -> MakeChunkSums | None:
+        """The sums of a measurement by the same kernels, never in TF32 alone.
+
+        None where the model's moment is its own. What `refuses` says holds here too.
+        """
+        if type(problem.model).moment is not Model.moment:
+            return None
+        return partial(TritonSums, problem, VARIANTS[variant])
+
 
 class _Buffers:
     """h and da (G, R, m), dy (G, R, n)."""
@@ -124,11 +138,7 @@ class TritonStep(Step):
             "low": _column(low, W), "high": _column(high, W),
         }  # fmt: skip
         self._bound = self._norms is not None and self._norms != (0.0, float("inf"))
-        precision = "tf32" if problem.tf32 else "tf32x3"
-        self._shared: dict[str, Any] = {
-            "PRECISION": precision if W.dtype == torch.float32 else "ieee",
-            "num_warps": tiles.warps,
-        }
+        self._shared = _shared(W, tiles, tf32=problem.tf32)
         self._wide = min(_WIDEST, max(16, _power_of_two(n)))
 
     def run(self, run: Run) -> None:
@@ -158,9 +168,9 @@ class TritonStep(Step):
         sizes = (member, B, K, m, n)
 
         kernels.encode[(_parts(m, tiles.units), G)](
-            x, order, noise, members.seed_rows, number["sigma"], W, b, own.h, self._rho, *sizes,
-            NOISY=noisy, MEAN=mean is not None, ROWS=high, UNITS=tiles.units, DEPTH=tiles.depth,
-            **known,
+            x, order, noise, members.seed_rows, number["sigma"], W, b, own.h, self._rho, self._rho,
+            *sizes, NOISY=noisy, MEAN=mean is not None, POWER=0, COUNT=False, THRESHOLD=0.0,
+            ROWS=high, UNITS=tiles.units, DEPTH=tiles.depth, **known,
         )  # fmt: skip
         kernels.decode[(_parts(n, tiles.inputs), G)](
             x, order, members.seed_rows, W, own.h, own.dy, members.probe, *sizes,
@@ -184,6 +194,61 @@ class TritonStep(Step):
         )  # fmt: skip
         if self._norms is None:
             problem.constraint.project(W, members.coefficients)
+
+
+class TritonSums:
+    """The sums of a measurement over a chunk of samples (`ChunkSums`), of members by their weights.
+
+    Args:
+        W, b: weights (G, m, n) and biases (G, m).
+        most: samples of the largest chunk.
+    """
+
+    def __init__(self, problem: Problem, tiles: Tiles, W: Tensor, b: Tensor, most: int) -> None:
+        from sparseae.engine import kernels
+
+        self._kernels, self._tiles, self._W, self._b = kernels, tiles, W, b
+        (G, m, n), penalty = W.shape, problem.model.penalty
+        self._h, self._dy = W.new_empty(G, most, m), W.new_empty(G, most, n)
+        self._mean, self._active = W.new_empty(2, G, m)
+        # Every member sees the samples in the order in which they lie, without noise.
+        self._order = torch.arange(most, device=W.device)
+        self._seeds = torch.zeros(G, dtype=torch.int64, device=W.device)
+        self._sigma = W.new_zeros(G)
+        self._shared = _shared(W, tiles, tf32=False)
+        self._with_mean = isinstance(penalty, OfMean | OfSlope)
+        self._known = {
+            "ACTIVATION": _ACTIVATIONS[type(problem.activation)],
+            "THRESHOLD": problem.activation.threshold,
+            "POWER": penalty.q if isinstance(penalty, OfSlope) else 0,
+        }
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        kernels, tiles, W, shared = self._kernels, self._tiles, self._W, self._shared
+        (G, m, n), rows = W.shape, x.shape[0]
+        sizes, high = (W.stride(0), rows, 1, m, n), min(64, max(16, _power_of_two(rows)))
+        squares = W.new_zeros(G)
+        kernels.encode[(_parts(m, tiles.units), G)](
+            x, self._order, x, self._seeds, self._sigma, W, self._b, self._h, self._mean,
+            self._active, *sizes, NOISY=False, MEAN=self._with_mean, COUNT=True,
+            ROWS=high, UNITS=tiles.units, DEPTH=tiles.depth, **self._known, **shared,
+        )  # fmt: skip
+        kernels.decode[(_parts(n, tiles.inputs), G)](
+            x, self._order, self._seeds, W, self._h, self._dy, squares, *sizes,
+            ROWS=high, INPUTS=tiles.inputs, DEPTH=tiles.decode_depth, **shared,
+        )  # fmt: skip
+        # decode has the squares of dy = 2 / rows (y - x).
+        moments = rows * self._mean if self._with_mean else None
+        return self._active, squares * (rows / 2) ** 2, moments
+
+
+def _shared(W: Tensor, tiles: Tiles, *, tf32: bool) -> dict[str, Any]:
+    """What every kernel is told."""
+    precision = "tf32" if tf32 else "tf32x3"
+    return {
+        "PRECISION": precision if W.dtype == torch.float32 else "ieee",
+        "num_warps": tiles.warps,
+    }
 
 
 def _column(value: PerMember | float, like: Tensor) -> Tensor:

@@ -185,14 +185,15 @@ def test_without_a_compiler_torch_makes_the_step(cache, monkeypatch, caplog, com
 
 WRONG = {
     "the noise": ("s->sigma * eps", "s->sigma * s->sigma * eps"),
-    "encoding": (".ldc = apart, .alpha = 1,", ".ldc = apart, .alpha = 1.01,"),
+    "encoding": (".ldb = padded, .alpha = 1,", ".ldb = padded, .alpha = 1.01,"),
     "the residual": (".beta = -scale", ".beta = -1.01 * scale"),
     "the way back": ("di += k * *(const eight *)", "di -= k * *(const eight *)"),
     "the slope": ("(c1 + c2 * (h))", "(c1 - c2 * (h))"),
     "the weight gradient": (".beta = momentum", ".beta = momentum * momentum"),
     "the penalty": ("s->lam * s->share", "s->lam"),
     "the update": ("wi -= rate * vi", "wi += rate * vi"),
-    "the decay": ("s->decay * s->W[i]", "s->W[i]"),
+    "a later block of units": ("s->b + j, s->vb + j", "s->b, s->vb"),
+    "the decay": ("s->decay * W[i]", "W[i]"),
     "relu": ("chosen(x < zero, zero, x)", "chosen(x < zero, x, zero)"),
     "sigmoid": ("1.0 / 6,", "1.0 / 5,"),
     "tanh": ("x = 2 * x - 1", "x = 2 * x"),
@@ -268,6 +269,27 @@ def test_a_run_in_one_call_has_the_bits_of_its_steps(model, corruptions):
             stack.train_epoch(epoch)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, apart.state_dict()[name])
+
+
+@pytest.mark.parametrize("units", [47, 48, 49, 96, 131])
+@pytest.mark.parametrize(
+    ("model", "activation", "constraint"),
+    [("dae", "relu", "unit_norm"), ("cae", "softplus", "none"), ("mdae", "sigmoid", "weight_decay"),
+     ("sae", "tanh", "max_norm")],
+)  # fmt: skip
+def test_any_number_of_units_steps_as_by_torch(units, model, activation, constraint):
+    """Whole blocks of units, which come back through their weights together, and what is left."""
+    x = torch.randn(57, 21, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    training = Training(
+        hidden_units=units, batch_size=18, learning_rate=0.01, weight_decay=0.1, max_norm=0.9
+    )
+    trial = Trial(model=model, activation=activation, sigma2=0.5, constraint=constraint,
+                  dataset="d", seed=0, training=training)  # fmt: skip
+    made, known = (Stack([trial], x, dtype=x.dtype, routine=TORCH + way) for way in (WHOLE, ""))
+    for stack in (made, known):
+        stack.train_epoch(1)
+    for name, tensor in made.state_dict().items():
+        torch.testing.assert_close(tensor, known.state_dict()[name], rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh"])

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sparseae.engine import randomness
-from sparseae.engine.choice import IN_C, ON_CARD, WHOLE
+from sparseae.engine.choice import IN_C, ON_CARD, WHOLE, measuring_sums
+from sparseae.engine.measurements import Measurer
 from sparseae.engine.minibatches import Minibatches
 from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
@@ -217,3 +218,30 @@ def test_the_fused_kernels_steps_are_the_references(model, activation, constrain
     for mine, known in ((stack.W, other.W), (stack.V, other.V), (stack.b, other.b)):
         torch.testing.assert_close(mine, known, rtol=1e-6, atol=1e-7)
     assert (stack.probe > 0).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of lanes that are masked
+@pytest.mark.skipif(WITHOUT_TRITON is not None, reason=str(WITHOUT_TRITON))
+@pytest.mark.parametrize(("model", "activation"), list(itertools.product(MODELS, ACTIVATIONS)))
+def test_the_fused_kernels_measure_what_the_products_do(model, activation):
+    """Two members on two whole chunks and a short one, weights of any length."""
+    members = trials(model, activation, "none")[3:5]
+    stack = stack_of(members, "torch", 2)
+    fused, chosen = BACKENDS["triton"], ROUTINES["triton"]
+    sums = measuring_sums(stack.problem, chosen)
+    assert (sums is None) == (fused.refuses(stack.problem) is not None)
+    if sums is None:
+        return
+    stack.b.copy_(torch.linspace(-1, 1, stack.b.numel()).view_as(stack.b))
+    numbers = Coefficients.of(members, stack.W)
+    measured, known = (
+        Measurer(
+            stack.problem, numbers, stack.x, stack.W, stack.b, None, 2, rows=20, chunk_sums=way
+        ).measure(torch.zeros(2, dtype=torch.bool))
+        for way in (sums, None)
+    )  # fmt: skip
+    for mine, theirs in zip(measured.rows(), known.rows(), strict=True):
+        assert mine.pop("status") == theirs.pop("status") == "ok"
+        assert mine == pytest.approx(theirs, rel=1e-6)
+    for name in ("activation_fraction", "pre_activation_mean", "weight_norm"):
+        torch.testing.assert_close(getattr(measured.units, name), getattr(known.units, name))

@@ -197,20 +197,19 @@ def test_verdicts_and_page_hang_at_the_trackers(watched):
     assert {"verdicts.parquet", "report.html"} <= files
 
 
-def refused(status: int, err: str, says: str, place: Path) -> bool:
-    """Asserts that this was said in one line, and that nothing started."""
+def assert_refused(status: int, err: str, says: str, place: Path) -> None:
+    """This was said in one line, and nothing started."""
     assert status == 2
     (line,) = [line for line in err.splitlines() if line.startswith("sparseae:")]
     assert re.search(says, line)
     assert "Traceback" not in err
     assert not list(place.rglob("*"))
-    return True
 
 
 def test_a_tracker_that_refuses_is_one_line_and_nothing_starts(tmp_path):
     done = run(tmp_path, watch=["wandb"])
     says = "watch: wandb: No W&B API key found"
-    assert refused(done.returncode, done.stderr, says, tmp_path / "results")
+    assert_refused(done.returncode, done.stderr, says, tmp_path / "results")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +221,7 @@ def test_a_server_that_is_not_there_refuses_too(tmp_path, monkeypatch, capsys, u
     words = ("run", tmp_path / "watched.yaml", "--results", tmp_path / "results")
     status = called(monkeypatch, *words)
     says = f"watch: mlflow: {says}"
-    assert refused(status, capsys.readouterr().err, says, tmp_path / "results")
+    assert_refused(status, capsys.readouterr().err, says, tmp_path / "results")
 
 
 class Listening(Tracker):
