@@ -72,6 +72,7 @@ PREDICTIONS = [
 #: `SAMPLED` has survivors that nobody has looked at.
 TESTS: dict[str, list[str]] = {
     "model/activations.py": ["tests/model", DEFINITION],
+    "model/coefficients.py": [*OBJECTIVE, "tests/model/test_constraints.py"],
     "model/constraints.py": ["tests/model/test_constraints.py", "tests/model", DEFINITION],
     "model/corruption.py": OBJECTIVE,
     "model/forms.py": [*OBJECTIVE, "tests/model/test_extensions.py"],
@@ -80,6 +81,7 @@ TESTS: dict[str, list[str]] = {
     "model/second_order.py": OBJECTIVE,
     "model/space.py": ["tests/model/test_space.py"],
     "engine/c.py": [*ALONE, *FLOAT64, *IN_C, "tests/model/test_extensions.py"],
+    "engine/heldout.py": ["tests/engine/test_heldout.py"],
     "engine/measurements.py": [*FLOAT64, "tests/engine/test_measurements.py"],
     "engine/minibatches.py": [*FLOAT64, "tests/engine/test_minibatches.py"],
     "engine/randomness.py": ["tests/engine/test_randomness.py"],
@@ -96,6 +98,7 @@ TESTS: dict[str, list[str]] = {
         "tests/analysis/test_difference_numbers.py",
         "tests/analysis/test_differences.py",
     ],
+    "analysis/explanations.py": ["tests/analysis/test_explanation_numbers.py", *PREDICTIONS],
     "analysis/inference.py": [
         "tests/analysis/test_inference.py",
         "tests/analysis/test_prediction_parts.py",
