@@ -146,6 +146,8 @@ def test_only_sigma2_that_all_seeds_have_are_compared():
     alike = [judged[0], judged[1], judged[1]]
     kept, grid = theory._on_one_grid(alike, [0, 1, 2])
     assert (len(kept), grid) == (3, [0.01, 0.09, 0.49, 1.0])
+    one = judge(whole[whole["sigma2"].isin((0.0, 0.25))])
+    assert theory._on_one_grid(one, [0, 1, 2]) == (one, [0.25])
     no_zero = [(c, t) for c, t in judge(whole[whole["sigma2"] > 0])]
     assert theory._on_one_grid(no_zero, [0, 1, 2]) == ([], [])
 
