@@ -162,6 +162,7 @@ def test_equivalence_has_the_p_value_of_the_last_component_where_all_else_is_sho
         (effect(LITTLE, trend=-0.004), "epochs"),
         (effect(LITTLE, trend=NAN), "epochs"),
         (effect(LITTLE, [0.01, 0.02, 0.03], again=0.005), "seeds"),  # inside, and not shown
+        (effect([0.03, 0.03, 0.03]), "seeds"),  # a margin is inside
     ],
 )
 def test_equivalence_lacks_epochs_where_the_effect_would_leave_its_margin(made, lacks):
@@ -188,3 +189,5 @@ def test_holms_correction():
     assert list(inference.holm(p)) == list(p)
     assert inference.holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
     assert inference.holm({}) == {}
+    # Of keys nothing is asked but that they are keys.
+    assert inference.holm({"a": 0.01, None: 0.01, 3: 0.01}) == {"a": 0.03, None: 0.03, 3: 0.03}
