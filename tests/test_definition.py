@@ -19,7 +19,7 @@ import sparseae
 from sparseae import data
 from sparseae.engine.stack import Stack
 from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
-from sparseae.model.trial import AXES, FUNCTIONS, TRAINING_TYPES, Trial
+from sparseae.model.trial import AXES, FUNCTIONS, STANDARDIZATIONS, TRAINING_TYPES, Trial
 from sparseae.results.schema import epoch_schema
 from sparseae.sweep import Sweep
 from tests import reference
@@ -78,6 +78,7 @@ def drawn(model: str, activation: str) -> tuple[dict, np.ndarray]:
             "f": pick.choice(FUNCTIONS),
             "q": pick.choice([1, 2, 3]),
             "p": pick.choice([0, 1, 2, 3]),
+            "standardize": pick.choice(STANDARDIZATIONS),
         },
         "checkpoint_every": 1,
         "keep_weights": True,
@@ -94,10 +95,16 @@ def raw_data(samples: int, inputs: int, seed: int) -> np.ndarray:
     return x + random.uniform(-5, 5, inputs)
 
 
-def standardized(x: np.ndarray, soften: float = 0.0) -> torch.Tensor:
+def standardized(x: np.ndarray, soften: float = 0.0, over: int = 0) -> torch.Tensor:
     x = torch.as_tensor(x, dtype=torch.float64)
-    deviation = x.std(0, correction=0)
-    return (x - x.mean(0)) / torch.where(deviation > 0, deviation + soften, torch.inf)
+    deviation = x.std(over, correction=0, keepdim=True)
+    centered = x - x.mean(over, keepdim=True)
+    return centered / torch.where(deviation > 0, deviation + soften, torch.inf)
+
+
+def prepared(sweep: dict, raw: np.ndarray) -> torch.Tensor:
+    """As a drawn sweep prepares its data."""
+    return standardized(raw, over=int(sweep["training"]["standardize"] == "sample"))
 
 
 def assert_defined(
@@ -216,7 +223,7 @@ def test_a_run_is_what_the_specification_says(model, activation, tmp_path, monke
         for t in Sweep.load(sweep).trials()
         if (t.sigma2 > 0) == (t.seed == seed) or (t.sigma2 == 0 and t.constraint != also)
     ]
-    assert_defined(sweep, standardized(raw), tmp_path / "drawn", unchecked=rest)
+    assert_defined(sweep, prepared(sweep, raw), tmp_path / "drawn", unchecked=rest)
 
 
 def test_every_measured_column_is_checked_here():
@@ -232,7 +239,7 @@ def test_in_float64_a_stack_trains_what_the_specification_says(
     monkeypatch.chdir(tmp_path)
     sweep, raw = drawn(model, activation)
     np.save("data.npy", raw[:, :5])
-    x = standardized(raw[:, :5])
+    x = prepared(sweep, raw[:, :5])
     sweep["training"] |= {"learning_rate": 0.02, "epochs": 2}
     members = {}
     for trial in Sweep.load(sweep).trials():
@@ -285,7 +292,7 @@ def test_a_diverged_trial_says_so_and_harms_no_other(tmp_path, monkeypatch):
     trials = Sweep.load(sweep).trials()
     wild = [t for t in trials if t.training.learning_rate > 1]
     assert len(wild) == len(trials) / 2
-    assert_defined(sweep, standardized(raw), tmp_path / "drawn", unchecked=wild)
+    assert_defined(sweep, prepared(sweep, raw), tmp_path / "drawn", unchecked=wild)
     rows = sparseae.load(tmp_path / "drawn").set_index("trial_id").loc[[t.trial_id for t in wild]]
     assert (rows["status"] == np.where(rows["epoch"] == 0, "ok", "diverged")).all()
     diverged = rows[rows["epoch"] > 0]

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import yaml  # the value of --set is YAML
 
-from sparseae.analysis.curves import WHITENED, Curve
+from sparseae.analysis.curves import VIEWS, Curve, without_views
 from sparseae.analysis.prediction import Prediction, every_case
 from sparseae.analysis.trends import judge
 from sparseae.analysis.verdicts import TOGETHER, Outcome, outcomes_of
 from sparseae.errors import RequestError, nearest
 from sparseae.model.space import narrowing
+from sparseae.model.trial import DEFAULTS
 from sparseae.results import load
 from sparseae.results.location import Location
 from sparseae.results.reader import configuration_of, sweeps_in
@@ -82,8 +83,8 @@ def _sources(
 
 def _command(file: str, configuration: Mapping[str, Any], curve: Curve) -> str:
     values = curve.settings | curve.name
-    values["whiten"] = curve.name["dataset"].endswith(WHITENED)
-    values["dataset"] = curve.name["dataset"].removesuffix(WHITENED)
+    values["dataset"], made = without_views(curve.name["dataset"])
+    values |= {key: made.get(key, DEFAULTS[key]) for key in VIEWS}
     values |= {"sigma2": curve.sigma2.tolist(), "seed": curve.seeds.tolist()}
     return again(file, configuration, values, free=("sigma2", "seed"))
 

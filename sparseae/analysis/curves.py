@@ -28,6 +28,32 @@ _MEASURED = ["activation_fraction", "dead_fraction", "pre_activation_mean", "wei
 #: Behind the name of a data set that is whitened: another view of the same data.
 WHITENED = " (whitened)"
 
+#: The keys that make another view of a data set, the value with which they do, and what then stands
+#: behind its name.
+VIEWS: dict[str, tuple[object, str]] = {
+    "standardize": ("sample", " (by sample)"),
+    "whiten": (True, WHITENED),
+}
+
+
+def with_views(trials: pd.DataFrame) -> pd.Series:
+    """The names of the trials' data sets, those of other views among them."""
+    names = pd.Series(trials["dataset"])
+    for key, (value, suffix) in VIEWS.items():
+        if key in trials:
+            names = names + np.where(trials[key].eq(value).fillna(False), suffix, "")
+    return names
+
+
+def without_views(name: str) -> tuple[str, dict[str, object]]:
+    """The name of the data set itself, and the values of the keys that made this view of it."""
+    made: dict[str, object] = {}
+    for key, (value, suffix) in reversed(VIEWS.items()):
+        if name.endswith(suffix):
+            name, made[key] = name.removesuffix(suffix), value
+    return name, made
+
+
 #: Columns that say how a trial went, not what it was.
 _NOT_CONFIGURATION = {
     *_NEEDED, *_MEASURED, "sweep", "dead_units", "reconstruction_error", "regularization", "loss",
@@ -123,8 +149,8 @@ def require_columns(frame: pd.DataFrame) -> None:
 def trial_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a trial, indexed by trial_id: its last epoch.
 
-    Further columns: ``reached`` (epoch), ``diverged`` and ``unfinished`` (bool). A whitened data
-    set is another data set, with a name of its own.
+    Further columns: ``reached`` (epoch), ``diverged`` and ``unfinished`` (bool). Another view of a
+    data set is another data set, with a name of its own (`VIEWS`).
 
     Raises:
         RequestError: if a column is missing.
@@ -136,10 +162,8 @@ def trial_table(frame: pd.DataFrame) -> pd.DataFrame:
     trials["diverged"] = trials.index.isin(frame.loc[frame["status"] != "ok", "trial_id"].unique())
     wanted = trials["epochs"] if "epochs" in trials else trials["epoch"]
     trials["unfinished"] = (trials["reached"] < wanted) & ~trials["diverged"]
-    if "whiten" in trials:
-        whitened = trials.pop("whiten").fillna(False).astype(bool)
-        trials["dataset"] = trials["dataset"].where(~whitened, trials["dataset"] + WHITENED)
-    return trials
+    trials["dataset"] = with_views(trials)
+    return trials.drop(columns=[key for key in VIEWS if key in trials])
 
 
 def curves(frame: pd.DataFrame) -> list[Curve]:

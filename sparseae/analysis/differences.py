@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from sparseae.analysis.curves import CURVE, WHITENED, require_columns
+from sparseae.analysis.curves import CURVE, VIEWS, require_columns, with_views
 from sparseae.analysis.verdicts import NOT_TESTED, TOGETHER, check_predictions
 from sparseae.errors import RequestError, nearest
 from sparseae.model.trial import AXES, TRAINING_TYPES
@@ -231,11 +231,8 @@ def _cut(frame: pd.DataFrame, trial_ids: pd.Series, epochs: pd.Series) -> pd.Dat
 def _table(pairs: pd.DataFrame, values: Sequence[pd.DataFrame], by: Sequence[str]) -> pd.DataFrame:
     """`Differences.table`."""
     names = pd.DataFrame({key: _joined(pairs, key, by) for key in [*CURVE, "sigma2", "seed"]})
-    further = [key for key in KEYS if key in pairs and key not in names]
-    if "whiten" in further:
-        whitened = pairs["whiten"].fillna(False).astype(bool)
-        names["dataset"] = names["dataset"].where(~whitened, names["dataset"] + WHITENED)
-        further.remove("whiten")
+    further = [key for key in KEYS if key in pairs and key not in names and key not in VIEWS]
+    names["dataset"] = with_views(pairs.assign(dataset=names["dataset"]))
     names["variant"] = ""
     for _, same in names.groupby(CURVE):
         own = pairs.loc[same.index, further]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from sparseae.analysis import thresholds
-from sparseae.analysis.curves import WHITENED, Curve
+from sparseae.analysis.curves import Curve, without_views
 from sparseae.analysis.inference import (
     NAN,
     Effect,
@@ -390,8 +390,8 @@ class FreeWeightsUnpredictable(TrendPrediction):
         judged = {k: f.curves for k, f in findings.items() if f.curves}
         if not judged:
             return None
-        # A whitened data set is another view of the same data, not another data set.
-        several = len({k.removesuffix(WHITENED) for k in judged}) > 1
+        # Another view of the same data is not another data set.
+        several = len({without_views(name)[0] for name in judged}) > 1
         words = "; ".join(f"{k} {', '.join(t.trend for _, t in v)}" for k, v in judged.items())
         each = [(t, shown_of(c, Sound.of(c))) for pairs in judged.values() for c, t in pairs]
         of = {

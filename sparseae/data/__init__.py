@@ -93,6 +93,7 @@ def prepare(
     data_seed: int = 0,
     gaussian_inputs: int = 64,
     holdout: float = 0.0,
+    standardize: str = "input",
 ) -> Dataset:
     """Load and prepare a data set.
 
@@ -104,6 +105,8 @@ def prepare(
         gaussian_inputs: dimensions of the data set ``gaussian``.
         holdout: share of the samples to hold out; 0 holds out none, and a data set with a test set
             of its own is measured on that.
+        standardize: for each ``input`` by its mean and standard deviation over the samples, or for
+            each ``sample`` by its own over the inputs.
 
     Raises:
         RequestError: in one line that names the file and what is wrong with it.
@@ -116,4 +119,5 @@ def prepare(
         data_seed=data_seed,
         gaussian_inputs=gaussian_inputs,
         holdout=holdout,
+        standardize=standardize,
     )

@@ -113,6 +113,7 @@ class Source(ABC):
         data_seed: int,
         gaussian_inputs: int,
         holdout: float = 0.0,
+        standardize: str = "input",
     ) -> Dataset:
         """Load, hold samples out, standardize, then whiten where asked.
 
@@ -128,7 +129,7 @@ class Source(ABC):
                 f"memory, and {free / 1e9:,.0f} GB are free: take fewer samples or inputs"
             )
         try:
-            return self._prepared(samples, whiten, data_seed, gaussian_inputs, holdout)
+            return self._prepared(samples, whiten, data_seed, gaussian_inputs, holdout, standardize)
         except MemoryError as error:
             reason = " ".join(str(error).split())
             raise RequestError(
@@ -147,8 +148,9 @@ class Source(ABC):
         return 12 * rows * inputs + whitening
 
     def _prepared(
-        self, samples: int, whiten: bool, data_seed: int, gaussian_inputs: int, holdout: float
-    ) -> Dataset:
+        self, samples: int, whiten: bool, data_seed: int, gaussian_inputs: int, holdout: float,
+        standardize: str,
+    ) -> Dataset:  # fmt: skip
         raw = self.load(samples, data_seed, gaussian_inputs)
         if raw.x.shape != (announced := self.shape(samples, gaussian_inputs)):
             raise RequestError(
@@ -160,7 +162,11 @@ class Source(ABC):
             x, held = split(x, held_out(len(x), holdout, self.name), data_seed)
         else:
             held = self.test_set(max(1, len(x) // TEST_SHARE), data_seed)
-        scale = self.scaling(x, white=not holdout)
+        if standardize == "sample":
+            scale = standardization_by_sample(self.soften)
+            description += ", standardized by sample"
+        else:
+            scale = self.scaling(x, white=not holdout)
         x = scale(x)
         if not x.any():
             raise RequestError(f"{raw.description}: no input varies, there is nothing to learn")
@@ -256,6 +262,21 @@ def standardization(x: np.ndarray, soften: float = 0.0) -> Scaling:
     constant = deviation == 0
     scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation + soften))
     return _scaling(center, lambda block: block * scale)
+
+
+def standardization_by_sample(soften: float = 0.0) -> Scaling:
+    """Per sample: subtract its mean over the inputs, divide by (its standard deviation + soften).
+
+    A constant sample becomes 0. What is taken from one sample depends on no other.
+    """
+
+    def transform(block: np.ndarray) -> np.ndarray:
+        block = block - block[:, :1]  # a constant sample is then exactly 0
+        block -= block.mean(1, keepdims=True)
+        deviation = block.std(1, keepdims=True)
+        return block / np.where(deviation == 0, 1.0, deviation + soften)
+
+    return lambda x: _scaling(np.zeros(x.shape[1]), transform)(x)
 
 
 def whitened(x: np.ndarray, floor: float = WHITENING_FLOOR) -> np.ndarray:

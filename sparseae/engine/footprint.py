@@ -160,5 +160,5 @@ def _shape(training: Training) -> Training:
     plain = Training()
     return replace(
         training, epochs=plain.epochs, learning_rate=plain.learning_rate, samples=plain.samples,
-        data_seed=plain.data_seed, whiten=plain.whiten,
+        data_seed=plain.data_seed, whiten=plain.whiten, standardize=plain.standardize,
     )  # fmt: skip

@@ -53,6 +53,9 @@ class Training:
     #: Share of the samples that are never trained on, but measured (``heldout_*``). At 0 none is
     #: taken away, and ``mnist`` and ``cifar10`` are measured on their test sets.
     holdout: float = 0.0
+    #: Of what the mean is subtracted, and by whose standard deviation is divided: of each ``input``
+    #: over the samples, or of each ``sample`` over its inputs.
+    standardize: str = "input"
     #: cae_h: coefficient of E norm(J(x) - J(x + eps))^2.
     gamma: float = 0.1
     #: cae_h: standard deviation of that eps.
@@ -73,6 +76,12 @@ STACKABLE = ("sigma2", "seed", "learning_rate", "rho", "max_norm", "weight_decay
 
 #: What ``f`` may be.
 FUNCTIONS = ("linear", "log", "square", "tanh")
+
+#: What ``standardize`` may be.
+STANDARDIZATIONS = ("input", "sample")
+
+#: The keys whose value is one of some names.
+NAMED = {"f": FUNCTIONS, "standardize": STANDARDIZATIONS}
 
 #: Keys that are parameters of one model; a trial of another model has them at their defaults, so
 #: that an axis of one model does not multiply the trials of the others.

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from sparseae.errors import RequestError, named, nearest, shown
-from sparseae.model.trial import AXES, FUNCTIONS, STACKABLE, TRAINING_TYPES
+from sparseae.model.trial import AXES, NAMED, STACKABLE, TRAINING_TYPES
 from sparseae.sweep.reading import NUMBER
 
 
@@ -92,7 +92,7 @@ def value_of(key: str, value: object, where: str) -> Any:
         checked = _VALUES[key].validate_python(value)
     except ValidationError as error:
         raise RequestError(f"{where}: {_problem(error.errors()[0], value)}") from None
-    if key in ("model", "activation", "constraint", "f"):
+    if key in ("model", "activation", "constraint", *NAMED):
         names = _names(key)
         if checked not in names:
             raise RequestError(
@@ -116,8 +116,8 @@ def refusing(where: str, name: str) -> Iterator[None]:
 
 
 def _names(axis: str) -> Sequence[str]:
-    if axis == "f":
-        return FUNCTIONS
+    if axis in NAMED:
+        return NAMED[axis]
     # The registries live with the numerics, which take a second to import.
     from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
 

@@ -26,17 +26,23 @@ class Preparation:
     data_seed: int
     gaussian_inputs: int
     holdout: float = 0.0
+    standardize: str = "input"
 
     @classmethod
     def of(cls, trial: Trial) -> Preparation:
         """What prepares a trial's data."""
         t = trial.training
-        return cls(trial.dataset, t.samples, t.whiten, t.data_seed, t.gaussian_inputs, t.holdout)
+        return cls(
+            trial.dataset, t.samples, t.whiten, t.data_seed, t.gaussian_inputs, t.holdout,
+            t.standardize,
+        )  # fmt: skip
 
     @property
     def label(self) -> str:
         """Its name in the provenance."""
         parts = [f"samples={self.samples}"]
+        if self.standardize != "input":
+            parts.append(f"by {self.standardize}")
         if self.whiten:
             parts.append("whitened")
         if self.data_seed:
@@ -67,6 +73,7 @@ class Preparation:
             data_seed=self.data_seed,
             gaussian_inputs=self.gaussian_inputs,
             holdout=self.holdout,
+            standardize=self.standardize,
         )
 
 

@@ -11,7 +11,7 @@ from sparseae.model.activations import ACTIVATIONS
 from sparseae.model.constraints import CONSTRAINTS
 from sparseae.model.objective import MODELS
 from sparseae.model.space import ZIP
-from sparseae.model.trial import AXES, DEFAULTS, FUNCTIONS, STACKABLE, TRAINING_TYPES
+from sparseae.model.trial import AXES, DEFAULTS, NAMED, STACKABLE, TRAINING_TYPES
 from sparseae.sweep.checks import NAME, VALUES
 from sparseae.sweep.config import Resources, Sweep
 
@@ -19,7 +19,7 @@ _NAMES = {
     "model": MODELS,
     "activation": ACTIVATIONS,
     "constraint": CONSTRAINTS,
-    "f": FUNCTIONS,
+    **NAMED,
 }
 
 #: Keys that are described here, not by pydantic.

@@ -20,6 +20,7 @@ SWEEP = {
         "seed": [0, 1],
         "learning_rate": [0.001, 0.002],
         "whiten": [False, True],
+        "standardize": ["input", "sample"],
     },
     "training": {"epochs": 2, "hidden_units": 8, "samples": 100},
     "exclude": [{"model": "dae", "activation": "sigmoid"}],
@@ -41,7 +42,8 @@ def test_the_command_trains_the_same_rows(place, tmp_path):
         for case, dataset, _, sources in behind(str(place), "sigmoid-sparser")
     }
     assert not found["sigmoid-sparser: sigmoid dae unit_norm", "digits"]
-    sources = found["sigmoid-sparser: sigmoid cae unit_norm", "digits (whitened)"]
+    assert len(found["sigmoid-sparser: sigmoid cae unit_norm", "digits (by sample)"]) == 4
+    sources = found["sigmoid-sparser: sigmoid cae unit_norm", "digits (by sample) (whitened)"]
     # Two learning rates, in two sweeps that share a seed.
     assert len(sources) == 4
     frame = sparseae.load(place)

@@ -219,6 +219,16 @@ def test_whitened_data_are_another_data_set():
     assert found == {"digits": "flat", "digits (whitened)": "increasing"}
 
 
+def test_data_standardized_by_sample_are_another_data_set():
+    """Rows of before the key are by input."""
+    ways = [{}, {"standardize": "sample"}, {"standardize": "sample", "whiten": True}]
+    shapes = ["flat", "increasing", "decreasing"]
+    table = pd.concat([curve(shape, **way) for shape, way in zip(shapes, ways, strict=True)])
+    found = trends(table).set_index("dataset")["trend"].to_dict()
+    names = ["digits", "digits (by sample)", "digits (by sample) (whitened)"]
+    assert found == dict(zip(names, shapes, strict=True))
+
+
 def test_one_value_of_sigma2_decides_nothing():
     row = only(curve("flat", sigma2=(0.0,)))
     assert row.trend == "undecided"

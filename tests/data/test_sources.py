@@ -77,6 +77,36 @@ def test_digits_are_softened_by_a_tenth_of_the_ink():
     np.testing.assert_allclose(data.prepare("digits", samples=500).x, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "soften"), [("mnist", 0.1), ("digits", 0.1), ("cifar10", 0.0), ("photo_patches", 0.0)]
+)
+def test_a_sample_is_standardized_by_itself_where_that_is_asked_for(name, soften, folder):
+    put_mnist(folder, gzip.compress(idx(120)))
+    put_batch(folder, 1)
+    raw = data.source(name).load(100, 0, 64).x / {"digits": 16}.get(name, 255)
+    centered = raw - raw.mean(1, keepdims=True)
+    expected = centered / (raw.std(1, keepdims=True) + soften)
+    prepared = data.prepare(name, samples=100, standardize="sample")
+    np.testing.assert_allclose(prepared.x, expected, atol=1e-5)
+    assert prepared.description.endswith(", standardized by sample")
+    assert prepared.fingerprint != data.prepare(name, samples=100).fingerprint
+
+
+def test_a_sample_that_is_constant_becomes_0_and_held_out_ones_are_prepared_alike(tmp_path):
+    x = np.random.default_rng(0).normal(3, 2, (40, 6))
+    x[::7] = 0.1
+    np.save(tmp_path / "x.npy", x)
+    prepared = data.prepare(str(tmp_path / "x.npy"), samples=40, standardize="sample", holdout=0.25)
+    assert (np.abs(prepared.x).sum(1) == 0).any()
+    both = np.concatenate([prepared.x, prepared.heldout])
+    varied = both[np.abs(both).sum(1) > 0].astype(np.float64)
+    assert len(varied) == 34
+    np.testing.assert_allclose(varied.mean(1), 0, atol=1e-6)
+    np.testing.assert_allclose(varied.std(1), 1, atol=1e-6)
+    white = data.prepare(str(tmp_path / "x.npy"), samples=40, standardize="sample", whiten=True)
+    np.testing.assert_allclose(white.x.mean(0), 0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("samples", "inputs"), [(500, 20), (33, 32), (201, 200)])
 def test_gaussian_satisfies_assumption_1(samples, inputs):
     x = data.prepare("gaussian", samples=samples, gaussian_inputs=inputs).x.astype(np.float64)
