@@ -10,7 +10,7 @@ import pytest
 import sparseae
 from sparseae.analysis.curves import curves, read_curves, trial_table
 from sparseae.errors import RequestError
-from sparseae.model.trial import AXES, TRAINING_TYPES
+from sparseae.model.trial import AXES, NAMED, TRAINING_TYPES
 from sparseae.results.schema import epoch_schema
 from tests.analysis.frames import curve
 from tests.conftest import REPOSITORY
@@ -33,7 +33,8 @@ def test_a_measured_column_splits_no_curve(column):
 @pytest.mark.parametrize("column", sorted(CONFIGURED - {"sigma2", "seed", "epochs", "samples"}))
 def test_a_configured_column_splits_curves(column):
     frame = curve("decreasing")
-    one, another = (False, True) if TRAINING_TYPES.get(column) is bool else ("one", "another")
+    values = NAMED.get(column, ("one", "another"))
+    one, another = (False, True) if TRAINING_TYPES.get(column) is bool else values[:2]
     other = frame.assign(trial_id=frame["trial_id"] + "/other", **{column: another})
     if column not in frame:
         frame[column] = one

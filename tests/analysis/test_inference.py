@@ -87,6 +87,14 @@ def test_paces_are_least_squares_over_the_last_fifth_and_over_the_window(epochs,
     np.testing.assert_allclose(effect.forecast, effect.now + 9 * effect.trend)
 
 
+@pytest.mark.parametrize("length", range(2, 12))
+def test_what_stands_still_has_no_pace_to_the_bit(length):
+    values = np.random.default_rng(length).uniform(-1, 1, (50, 1, 1))
+    effect = Effect.of(np.repeat(values, length, axis=-1), 10)
+    assert not effect.trend.any()
+    assert not effect.again.any()
+
+
 def effect(*columns: list[float], again: float = 0.0, trend: float = 0.0) -> Effect:
     now = np.array(columns).T
     return Effect(now, np.full_like(now, again), np.full_like(now, trend))
