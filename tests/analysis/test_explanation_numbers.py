@@ -95,14 +95,17 @@ def test_the_first_order_term_is_necessary_where_the_fall_vanishes_with_more_cor
     assert models(finding) == [("dae", 1), ("dae", 10)]
 
 
-@pytest.mark.parametrize(("most", "varied"), [(1, False), (9, False), (10, True)])
-def test_of_corruptions_that_were_hardly_varied_nothing_is_said(most, varied):
-    daes = [dae(), dae(corruptions=most, noise=0.001)] if most > 1 else [dae()]
+@pytest.mark.parametrize(
+    ("few", "most", "varied"),
+    [(1, 1, False), (1, 9, False), (1, 10, True), (2, 10, False), (2, 19, True)],
+)
+def test_of_corruptions_that_were_hardly_varied_nothing_is_said(few, most, varied):
+    daes = [dae(corruptions=k, noise=0.001) for k in sorted({few, most})]
     finding = found(NECESSARY, *daes, other("edae", "flat"))
     assert (finding.lacks != "corruptions") is varied
     assert finding.evidence.endswith("; the number was not varied") is not varied
     if not varied:
-        assert models(finding) == [*(("dae", k) for k in sorted({1, most})), ("edae", 1)]
+        assert models(finding) == [*(("dae", k) for k in sorted({few, most})), ("edae", 1)]
         assert math.isnan(finding.supports)
 
 
@@ -213,6 +216,18 @@ def test_a_seed_whose_row_misses_has_no_fall():
     assert all(f.shape == (6,) for f in falls.values())
     assert explanations._fall(one, np.array([0.25])) == {}
     assert math.isnan(explanations._size(one, np.array([0.25])))
+
+
+def test_two_seeds_with_a_fall_are_enough_and_one_is_not():
+    pair = dae(seeds=2), other("dae2", "flat", seeds=2)
+    two = found(KINK, *pair)
+    assert (two.seeds, two.supports == two.supports, "above" in two.evidence) == (2, True, True)
+    for case, model in ((KINK, "dae2"), (CONTRIBUTES, "edae")):
+        part = other(model, "decreasing", seeds=2)
+        assert found(case, dae(seeds=2), part).seeds == 2
+        misses = (part["seed"] == 1) & (part["sigma2"] == 0.25) & (part["epoch"] == 8)
+        one = found(case, dae(seeds=2), part[~misses])
+        assert (one.lacks, math.isnan(one.effect)) == ("seeds", True)
 
 
 def test_the_kinks_share_is_of_all_that_the_noise_adds():
