@@ -72,7 +72,7 @@ PREDICTIONS = [
 #: `SAMPLED` has survivors that nobody has looked at.
 TESTS: dict[str, list[str]] = {
     "model/activations.py": ["tests/model", DEFINITION],
-    "model/coefficients.py": [*OBJECTIVE, "tests/model/test_constraints.py"],
+    "model/coefficients.py": ["tests/model/test_coefficients.py"],
     "model/constraints.py": ["tests/model/test_constraints.py", "tests/model", DEFINITION],
     "model/corruption.py": OBJECTIVE,
     "model/forms.py": [*OBJECTIVE, "tests/model/test_extensions.py"],
@@ -133,8 +133,11 @@ SAMPLED: tuple[str, ...] = (
     "engine/minibatches.py",
     "engine/randomness.py",
     "engine/step.py",
+    "model/coefficients.py",
     "model/constraints.py",
+    "model/penalties.py",
     "model/space.py",
+    "sweep/space.py",
 )
 
 COPIED = ("sparseae", "tests", "benchmarks", "tune_configs", "cluster", "docs", "results",
