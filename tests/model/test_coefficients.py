@@ -54,3 +54,9 @@ def test_the_coefficients_of_trials_are_theirs_in_the_type_of_the_weights():
     for name in ("max_norm", "weight_decay", "learning_rate"):
         assert getattr(plain, name).number == DEFAULTS[name]
         assert getattr(plain, name).column.shape == (3, 1)
+
+
+def test_one_member_is_a_group_and_numbers_lie_where_the_weights_do():
+    assert PerMember([0.5], LIKE).number == 0.5
+    elsewhere = PerMember([0.5, 1.0], torch.zeros(1, device="meta"))
+    assert elsewhere.column.device.type == "meta"
