@@ -22,7 +22,7 @@ from sparseae.results.store import Store
 TRIAL = Trial(model="cae", activation="relu", sigma2=0.25, constraint="unit_norm",
               dataset="digits", seed=0)  # fmt: skip
 ID = TRIAL.trial_id
-PROVENANCE = {"git_commit": "abc"}
+PROVENANCE = {"git_commit": "abc", "python": "3.x"}
 
 
 def opened(place, **options) -> Store:
@@ -235,6 +235,7 @@ def test_what_is_said_anew_of_rows_is_said_of_those_to_come(tmp_path):
     said = [pq.read_schema(part).metadata for part in parts(tmp_path, "epochs")]
     assert [one[b"sparseae.git_commit"] for one in said] == [b"abc", b"def"]
     assert said[0].keys() == said[1].keys()
+    assert said[1][b"sparseae.python"] == b"3.x"
 
 
 def test_nothing_is_written_before_it_is_due_and_then_all_in_one_part(tmp_path, monkeypatch):
