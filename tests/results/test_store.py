@@ -345,6 +345,21 @@ def test_parts_are_named_by_the_time_of_their_writing_in_utc(tmp_path, monkeypat
         assert before - timedelta(seconds=1) <= written <= datetime.now(UTC)
 
 
+def test_a_part_of_which_every_row_stays_is_not_written_again(tmp_path, monkeypatch):
+    store = opened(tmp_path)
+    store.add(rows(0, 2, 3), units(0.1))  # with a gap
+    store.flush()
+    store.add(rows(5))
+    store.flush()
+
+    def refuse(*arguments):
+        raise AssertionError("it was written")
+
+    for name in ("write_bytes", "delete"):
+        monkeypatch.setattr(Location, name, refuse)
+    assert not opened(tmp_path).is_complete(ID, 1)
+
+
 def units_of(**bias: float) -> pa.Table:
     """Two units of each trial by its name."""
     tables = [units(value) for value in bias.values()]
