@@ -399,6 +399,24 @@ def test_a_trial_goes_on_where_the_part_with_its_units_is_gone_or_damaged(tmp_pa
     assert store.is_complete(ID, 1)
 
 
+@pytest.mark.parametrize("there", [[0, 1, 2] * 2, [0, 2], [0, 3], [0, 2, 3], [1, 2], [2, 0, 1]])
+def test_of_a_part_with_gaps_or_rows_twice_each_row_is_there_once(tmp_path, there):
+    values = [rows(epoch)[0] | {"loss": float(at)} for at, epoch in enumerate(there)]
+    table = pa.Table.from_pylist(values, schema=epoch_schema(TRAINING_TYPES))
+    (tmp_path / "epochs").mkdir()
+    pq.write_table(table, tmp_path / "epochs" / "part-1.parquet")
+    store = opened(tmp_path)
+    store.add([], units(0.1))
+    store.flush()
+    assert store.is_complete(ID, 2) == ({0, 1, 2} <= set(there))
+    store.add(rows(0, 1, 2, 3))
+    store.flush()
+    found = pq.read_table(tmp_path / "epochs").to_pylist()
+    losses = {row["epoch"]: row["loss"] for row in found}
+    assert len(found) == len(losses) == 4
+    assert {e: losses[e] for e in there} == {e: float(there.index(e)) for e in there}
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_of_rows_that_stand_in_several_parts_the_first_stay_whatever_is_missing(tmp_path, seed):
     """Parts with runs of epochs, with gaps, with rows twice, and with some that are known."""
