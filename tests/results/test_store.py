@@ -190,6 +190,16 @@ def test_a_trial_is_complete_with_every_epoch_from_0_and_its_units(tmp_path, mis
     assert not store.is_complete("another", 0)
 
 
+def test_trials_stay_complete_while_others_are_written(tmp_path):
+    store = opened(tmp_path)
+    names = ["a", "b", "c"]
+    for name in names:
+        store.add([row | {"trial_id": name} for row in rows(0, 1)], units_of(**{name: 0.1}))
+        store.flush()
+    assert all(store.is_complete(name, 1) for name in names)
+    assert all(opened(tmp_path).is_complete(name, 1) for name in names)
+
+
 def test_units_alone_are_no_trial(tmp_path):
     store = opened(tmp_path)
     store.add([], units(0.1))
