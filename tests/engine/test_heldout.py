@@ -71,6 +71,17 @@ def test_held_out_samples_of_several_chunks_are_all_measured(samples):
     assert set(Quality(stack, None).columns(stack.measure())) == {"explained_variance", "l0"}
 
 
+def test_held_out_samples_of_another_type_are_measured_in_the_stacks_and_told_in_float64():
+    members, x = trials("cae", "sigmoid"), torch.randn(40, 6)
+    for dtype, other in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
+        stack = Stack(members, x.to(dtype), dtype=dtype)
+        measured = stack.measure()
+        found = Quality(stack, x.to(other)).columns(measured)
+        assert all(column.dtype == torch.float64 for column in found.values())
+        for column in ("explained_variance", "l0"):
+            torch.testing.assert_close(found[f"heldout_{column}"], found[column], atol=1e-5, rtol=0)
+
+
 def test_nothing_that_is_held_out_reaches_training(tmp_path):
     """Other held-out samples change the columns that are about them, and no other."""
     x = np.random.default_rng(0).standard_normal((120, 6))
