@@ -82,6 +82,14 @@ def test_held_out_samples_of_another_type_are_measured_in_the_stacks_and_told_in
             torch.testing.assert_close(found[f"heldout_{column}"], found[column], atol=1e-5, rtol=0)
 
 
+def test_where_nothing_varies_no_fraction_of_it_is_explained():
+    stack = Stack(trials("cae", "sigmoid"), torch.full((40, 6), 0.5))
+    found = Quality(stack, torch.zeros(20, 6)).columns(stack.measure())
+    for prefix in ("", "heldout_"):
+        assert found[f"{prefix}explained_variance"].isnan().all()
+        assert found[f"{prefix}l0"].isfinite().all()
+
+
 def test_nothing_that_is_held_out_reaches_training(tmp_path):
     """Other held-out samples change the columns that are about them, and no other."""
     x = np.random.default_rng(0).standard_normal((120, 6))
