@@ -6,7 +6,8 @@ from memory once, and W and V are read and written once a step.
 
 Sizes: G members, R rows that the encoder sees (R = K B with K corruptions), m units, n inputs.
 Rows of a tile beyond R, m or n are masked. W and V are rows of n; a member's begin ``member``
-numbers after the one before.
+numbers after the one before. Rows of h and da lie ``apart``, which is a multiple of 16 whatever m
+is: only so are four numbers one load.
 """
 
 # pyright: reportArgumentType=false, reportPossiblyUnboundVariable=false, reportGeneralTypeIssues=false
@@ -87,7 +88,7 @@ def _seen(
 
 @triton.jit
 def encode(
-    x, order, eps, seeds, sigma, W, b, h, mean, active, member, B, K, m, n,
+    x, order, eps, seeds, sigma, W, b, h, mean, active, member, apart, B, K, m, n,
     ACTIVATION: tl.constexpr, NOISY: tl.constexpr, MEAN: tl.constexpr, POWER: tl.constexpr,
     COUNT: tl.constexpr, THRESHOLD: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, DEPTH: tl.constexpr,
@@ -122,7 +123,7 @@ def encode(
             a += tl.dot(seen, w, input_precision=PRECISION, out_dtype=kind)
         hidden = _value(a + offset[None, :], ACTIVATION)
         mask = in_row[:, None] & in_m[None, :]
-        tl.store(h + (g * R + r[:, None]) * m + j[None, :], hidden, mask=mask)
+        tl.store(h + (g * R + r[:, None]) * apart + j[None, :], hidden, mask=mask)
         if COUNT:
             count += tl.sum(tl.where(mask & (hidden > THRESHOLD), 1.0, 0.0), axis=0)
         if MEAN:
@@ -137,7 +138,7 @@ def encode(
 
 @triton.jit
 def decode(
-    x, order, seeds, W, h, dy, probe, member, B, K, m, n,
+    x, order, seeds, W, h, dy, probe, member, apart, B, K, m, n,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, INPUTS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """dy = 2 / R (h W - x), for a tile of inputs; its squares are added to the probe."""
@@ -156,7 +157,7 @@ def decode(
             j = start + tl.arange(0, DEPTH)
             in_m = j < m
             hidden = tl.load(
-                h + (g * R + r[:, None]) * m + j[None, :],
+                h + (g * R + r[:, None]) * apart + j[None, :],
                 mask=in_row[:, None] & in_m[None, :], other=0.0,
             )  # fmt: skip
             w = tl.load(
@@ -175,7 +176,7 @@ def decode(
 
 @triton.jit
 def back(
-    W, b, vb, h, dy, da, offset, factors, lam, rate, member, B, K, m, n, momentum,
+    W, b, vb, h, dy, da, offset, factors, lam, rate, member, apart, B, K, m, n, momentum,
     ACTIVATION: tl.constexpr, MEAN: tl.constexpr, SLOPE: tl.constexpr, Q: tl.constexpr,
     P: tl.constexpr, UNIT: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, DEPTH: tl.constexpr,
@@ -217,7 +218,7 @@ def back(
         if MEAN:
             dh += tl.load(offset + g * m + j, mask=in_m, other=0.0)[None, :]
         mask = in_row[:, None] & in_m[None, :]
-        at = (g * R + r[:, None]) * m + j[None, :]
+        at = (g * R + r[:, None]) * apart + j[None, :]
         hidden = tl.load(h + at, mask=mask, other=0.0)
         slope = _slope(hidden, ACTIVATION)
         if SLOPE:
@@ -254,7 +255,7 @@ def back(
 @triton.jit
 def update(
     x, order, eps, seeds, sigma, W, V, h, dy, da, factors, rate, decay, low, high,
-    member, B, K, m, n, momentum,
+    member, apart, B, K, m, n, momentum,
     NOISY: tl.constexpr, SLOPE: tl.constexpr, BOUND: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, INPUTS: tl.constexpr,
 ):  # fmt: skip
@@ -287,7 +288,7 @@ def update(
             r = first + tl.arange(0, ROWS)
             in_row = r < R
             hidden_mask = in_m[:, None] & in_row[None, :]
-            turned = (g * R + r[None, :]) * m + j[:, None]
+            turned = (g * R + r[None, :]) * apart + j[:, None]
             sample = tl.load(order + seed * B + r % B, mask=in_row, other=0)
             seen = _seen(x, order, eps, sample, in_row, i, in_n, seed, noise, r, B, K, n, NOISY)
             back_a = tl.load(da + turned, mask=hidden_mask, other=0.0)

@@ -41,29 +41,32 @@ class Tiles:
     Attributes:
         units, depth: of encode and back: units of a program, inputs of a turn of its loop.
         inputs, decode_depth: of decode: inputs of a program, units of a turn.
-        rows, update_depth: of update: rows of W of a program, samples of a turn.
-        warps: of every program.
+        rows, wide, update_depth: of update: rows of W of a program, inputs and samples of a turn.
+            Rows of no more inputs stay on chip until they are scaled.
+        stages: turns of encode, decode and back that are on their way at once.
     """
 
     units: int = 64
     depth: int = 32
     inputs: int = 32
     decode_depth: int = 64
-    rows: int = 16
-    update_depth: int = 16
-    warps: int = 4
+    rows: int = 32
+    wide: int = 64
+    update_depth: int = 32
+    stages: int = 3
 
 
-#: What is tried on a card; not one of them has been measured.
+#: What is tried on a card; not one of them has been measured. Compiled for an H100 each fits its
+#: shared memory and registers (tests/engine/test_kernels.py): tiles twice as large spill.
 VARIANTS = {
     "a": Tiles(),
-    "b": Tiles(units=32, depth=64, inputs=16, decode_depth=128, warps=4),
-    "c": Tiles(units=64, depth=64, inputs=64, decode_depth=64, rows=16, update_depth=32, warps=8),
-    "d": Tiles(units=128, depth=32, inputs=32, decode_depth=32, rows=32, update_depth=16, warps=8),
+    "b": Tiles(units=32, depth=64, inputs=16, rows=16, wide=256, update_depth=16),
+    "c": Tiles(depth=64, inputs=64, rows=64, wide=128, update_depth=16, stages=2),
+    "d": Tiles(units=128, decode_depth=32, wide=256, update_depth=16),
 }
 
-#: A row of W of at most so many inputs stays on chip in `update`.
-_WIDEST = 1024
+#: Warps of every program.
+_WARPS = 8
 
 
 class TritonBackend(Backend):
@@ -105,11 +108,11 @@ class TritonBackend(Backend):
 
 
 class _Buffers:
-    """h and da (G, R, m), dy (G, R, n)."""
+    """h and da (G, R, m), rows `_apart`, and dy (G, R, n)."""
 
     def __init__(self, W: Tensor, rows: int) -> None:
         G, m, n = W.shape
-        self.h, self.da = W.new_empty(2, G, rows, m)
+        self.h, self.da = W.new_empty(2, G, rows, _apart(m))
         self.dy = W.new_empty(G, rows, n)
 
 
@@ -139,7 +142,7 @@ class TritonStep(Step):
         }  # fmt: skip
         self._bound = self._norms is not None and self._norms != (0.0, float("inf"))
         self._shared = _shared(W, tiles, tf32=problem.tf32)
-        self._wide = min(_WIDEST, max(16, _power_of_two(n)))
+        self._wide = min(tiles.wide, max(16, _power_of_two(n)))
 
     def run(self, run: Run) -> None:
         seen, eps = self._corrupted, run.eps
@@ -165,7 +168,7 @@ class TritonStep(Step):
         known = {"ACTIVATION": _ACTIVATIONS[type(problem.activation)], **shared}
         mean, slope = self._mean, self._slope
         q, p = (slope.q, slope.p) if slope is not None else (2, 0)
-        sizes = (member, B, K, m, n)
+        sizes = (member, _apart(m), B, K, m, n)
 
         kernels.encode[(_parts(m, tiles.units), G)](
             x, order, noise, members.seed_rows, number["sigma"], W, b, own.h, self._rho, self._rho,
@@ -190,7 +193,7 @@ class TritonStep(Step):
             self._factors, number["rate"], number["decay"], number["low"], number["high"], *sizes,
             problem.training.momentum, NOISY=noisy, SLOPE=slope is not None and p > 0,
             BOUND=self._bound, ROWS=tiles.update_depth, UNITS=tiles.rows, INPUTS=self._wide,
-            **shared,
+            **shared | {"num_stages": 1},
         )  # fmt: skip
         if self._norms is None:
             problem.constraint.project(W, members.coefficients)
@@ -209,7 +212,7 @@ class TritonSums:
 
         self._kernels, self._tiles, self._W, self._b = kernels, tiles, W, b
         (G, m, n), penalty = W.shape, problem.model.penalty
-        self._h, self._dy = W.new_empty(G, most, m), W.new_empty(G, most, n)
+        self._h, self._dy = W.new_empty(G, most, _apart(m)), W.new_empty(G, most, n)
         self._mean, self._active = W.new_empty(2, G, m)
         # Every member sees the samples in the order in which they lie, without noise.
         self._order = torch.arange(most, device=W.device)
@@ -226,7 +229,8 @@ class TritonSums:
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         kernels, tiles, W, shared = self._kernels, self._tiles, self._W, self._shared
         (G, m, n), rows = W.shape, x.shape[0]
-        sizes, high = (W.stride(0), rows, 1, m, n), min(64, max(16, _power_of_two(rows)))
+        sizes = (W.stride(0), _apart(m), rows, 1, m, n)
+        high = min(64, max(16, _power_of_two(rows)))
         squares = W.new_zeros(G)
         kernels.encode[(_parts(m, tiles.units), G)](
             x, self._order, x, self._seeds, self._sigma, W, self._b, self._h, self._mean,
@@ -247,8 +251,14 @@ def _shared(W: Tensor, tiles: Tiles, *, tf32: bool) -> dict[str, Any]:
     precision = "tf32" if tf32 else "tf32x3"
     return {
         "PRECISION": precision if W.dtype == torch.float32 else "ieee",
-        "num_warps": tiles.warps,
+        "num_warps": _WARPS,
+        "num_stages": tiles.stages,
     }
+
+
+def _apart(units: int) -> int:
+    """How far rows of hidden units lie from one another."""
+    return _parts(units, 16) * 16
 
 
 def _column(value: PerMember | float, like: Tensor) -> Tensor:
