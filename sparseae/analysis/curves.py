@@ -197,7 +197,7 @@ def _curves(trials: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> list[Curve]:
     measured = _by_epoch(parts, trials)
     configuration = [c for c in trials if c not in _NOT_CONFIGURATION]
     codes = np.column_stack(
-        [np.zeros(len(trials), int), *(pd.factorize(trials[c])[0] for c in configuration)]
+        [np.zeros(len(trials)), *(pd.factorize(trials[c])[0] for c in configuration)]
     )[:, 1:]
     groups = trials.groupby(CURVE).indices
     grids = [

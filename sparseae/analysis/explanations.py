@@ -116,10 +116,8 @@ def _lacking(used: Judged, dae: _Pair, at: np.ndarray) -> str:
     return "" if _size(dae[0], at) > thresholds.MARGIN else "control"
 
 
-def _compared(
-    used: Judged, dae: _Pair, part: Curve, less: bool, words: str, at: np.ndarray
-) -> Finding:
-    """That the fall of ``part`` is less (or more) than half of dae's."""
+def _less(used: Judged, dae: _Pair, part: Curve, words: str, at: np.ndarray) -> Finding:
+    """That the fall of ``part`` is less than half of dae's."""
     if lacking := _lacking(used, dae, at):
         return Finding(words, used, lacks=lacking)
     excess = _excess(part, dae[0], at)
@@ -127,13 +125,12 @@ def _compared(
         return Finding(words, used, lacks="seeds")
     below, above = limited(excess, -thresholds.MARGIN, thresholds.MARGIN)
     settled = excess.settled(thresholds.MARGIN)
-    supports, contradicts = (below, above) if less else (above, below)
     effect, low, high = excess.interval()
     return Finding(
         f"{words}; above one half of dae's fall by {effect:+.3f}{interval_words(low, high)}",
         used,
-        supports=supports,
-        contradicts=contradicts if settled else NAN,
+        supports=below,
+        contradicts=above if settled else NAN,
         effect=effect,
         low=low,
         high=high,
@@ -195,7 +192,7 @@ class FirstOrderNecessary(_Explanation):
         few, many = (corruptions_of(pair[0]) for pair in (daes[0], daes[-1]))
         if many / few <= thresholds.MORE_CORRUPTIONS:
             return Finding(f"{words}; the number was not varied", used, lacks="corruptions")
-        return _compared([daes[0], daes[-1]], daes[0], daes[-1][0], True, words, at)
+        return _less([daes[0], daes[-1]], daes[0], daes[-1][0], words, at)
 
 
 class KinkExplains(_Explanation):
@@ -211,7 +208,7 @@ class KinkExplains(_Explanation):
         dae, dae2 = daes[0], others[0]
         at = _shared([dae, dae2])
         words = f"{_words('dae', [dae], at)}; {_words('dae2', [dae2], at)}"
-        return _compared([dae, dae2], dae, dae2[0], True, words, at)
+        return _less([dae, dae2], dae, dae2[0], words, at)
 
 
 def kink_share(curve: Curve) -> float:

@@ -112,7 +112,7 @@ def _error(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Standard error of each mean, and its freedom; NaN and 0 of fewer than two seeds."""
     there = np.isfinite(x)
     n = there.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         squares = np.where(there, (x - mean(x)) ** 2, 0).sum(0)
         return np.sqrt(squares / (n - 1) / n), np.maximum(n - 1, 0)
 
@@ -135,9 +135,8 @@ def p_above(x: np.ndarray, limit: float) -> np.ndarray:
     1 of fewer than two seeds: nothing is shown by one.
     """
     error, freedom = _error(x)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        t = (mean(x) - limit) / np.maximum(error, thresholds.ROUNDING)
-        p = special.stdtr(freedom, -t)
+    t = (mean(x) - limit) / np.maximum(error, thresholds.ROUNDING)
+    p = special.stdtr(freedom, -t)
     return np.where((freedom > 0) & np.isfinite(p), p, 1.0)
 
 

@@ -156,8 +156,8 @@ class Evidence:
 
 
 def has_bias(curve: Curve) -> bool:
-    """Whether the encoder of a curve's trials has a bias."""
-    return bool(curve.settings.get("encoder_bias", True))
+    """Whether the encoder of a curve's trials has a bias, as it has where that is not known."""
+    return curve.settings.get("encoder_bias") in (None, True)
 
 
 def corruptions_of(curve: Curve) -> int:

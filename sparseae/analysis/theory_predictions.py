@@ -147,8 +147,8 @@ class Assumption1(_OfTheory):
         found, seeds = _comparable(known)
         if not seeds:
             return Finding("fewer than two seeds", known, lacks="seeds")
-        length = min(_window(c, "variance_ratio").shape[-1] for c, _ in found)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        length = min(c.activations[..., c.last_half].shape[-1] for c, _ in found)
+        with np.errstate(divide="ignore"):  # of units that never vary
             logs = [
                 _nanmean(np.log(_window(c, "variance_ratio")[np.isin(c.seeds, seeds)]), 1)
                 for c, _ in found
@@ -450,7 +450,7 @@ class WhitenedFitsBetter(_OfTheory):
         settled = all(gain.settled(margin) for gain in gains)
         better = [above for _, above in claims]
         worse = [below for below, _ in claims if below == below]
-        effect, low, high = min((gain.interval() for gain in gains), key=lambda i: i[0])
+        effect, low, high = min(gain.interval() for gain in gains)
         return Finding(
             f"balanced accuracy: {'; '.join(words)}",
             used,

@@ -93,7 +93,7 @@ def updating(problem: Problem, found: Compiled, products: Routine, members: Memb
             decay.plus(gradient, W, out=gradient)
         found.update(
             W, V, b, vb, products=made,
-            factors=None if g.row_factors is None else g.row_factors.squeeze(0),
+            factors=g.row_factors,
             db=g.db if with_bias else None, momentum=momentum, learning_rate=learning_rate,
             norms=bounds,
         )  # fmt: skip
@@ -116,6 +116,12 @@ def _number(value: PerMember | float) -> float:
 def _in(room: Tensor, result: Tensor) -> Tensor:
     """The result in its room: an activation may have left it elsewhere, or in another type."""
     return room if result is room else room.copy_(result)
+
+
+def _addresses(of: Tensor) -> list[int]:
+    """Where each step's part lies, of (T, ...)."""
+    start, apart = of.data_ptr(), of.stride(0) * of.itemsize
+    return [start + step * apart for step in range(of.shape[0])]
 
 
 class CStep(Step):
@@ -162,13 +168,10 @@ class CStep(Step):
         if self._whole:
             steps.run(x, eps)
             return
-        at, by = x.data_ptr(), x.stride(0) * x.itemsize
-        noise, noise_by = (None, 0) if eps is None else (eps.data_ptr(), eps.stride(0) * x.itemsize)
-        for _ in range(x.shape[0]):
+        noises = [None] * x.shape[0] if eps is None else _addresses(eps)
+        for at, noise in zip(_addresses(x), noises, strict=True):
             steps.forward(at, noise)
             self._rest(at, steps, buffers)
-            at += by
-            noise = None if noise is None else noise + noise_by
 
     def _steps_of(self, rows: int, copies: int) -> Steps:
         problem, members, c = self._problem, self._members, self._numbers

@@ -214,7 +214,7 @@ def _latest(tables: Sequence[pa.Table]) -> list[pa.Table]:
 
 
 def _not_of(trial_ids: Iterable[str]) -> pc.Expression:
-    return ~pc.field("trial_id").isin(pa.array(trial_ids, pa.string()))
+    return ~pc.field("trial_id").isin(pa.array(trial_ids))
 
 
 def _keep(file: Location, table: pa.Table, wanted: pa.Array | pc.Expression) -> None:

@@ -112,7 +112,7 @@ def lemma_1() -> Check:
         for seed in range(20):
             W, b = _network(seed, 12, 8)
             W, x = W * 3, _white(seed, 200, 8)
-            gradient = _bias_gradient("ae", s, W, b, x, 0.0)
+            gradient = _bias_gradient("ae", s, W, b, x)
             residual = s.value(x @ W.mT + b.unsqueeze(1)) @ W - x
             bound = 2 * residual.square().mean().sqrt() * 8**0.5 * row_norms(W[0])
             found += (gradient.abs() / bound).tolist()
@@ -140,7 +140,7 @@ def theorem_1() -> Check:
             W, b = _network(seed, 10, 6, unit_norm=True)
             b -= 1  # below the thresholds in the mean, where theorem 2 has a bound to raise
             x = _white(seed, 300, 6)
-            ae = _bias_gradient("ae", s, W, b, x, 0.0)
+            ae = _bias_gradient("ae", s, W, b, x)
             slope = _bias_gradient("sae", s, W, b, x, 1.0) - ae
             residual = s.value(x @ W.mT + b.unsqueeze(1)) @ W - x
             bound = 2 * residual.square().mean().sqrt() * 6**0.5
@@ -196,7 +196,7 @@ def signs() -> Check:
         for seed in range(20):
             W, b = _network(seed, 10, 6, unit_norm=True)
             x = _white(seed, 200, 6)
-            ae = _bias_gradient("ae", s, W, b, x, 1.0)
+            ae = _bias_gradient("ae", s, W, b, x)
             found.append(_bias_gradient(model, s, W, b, x, 1.0) - ae)
         gradient = torch.cat(found)
         expected = _SIGNS[_KINDS[model]][name]
@@ -392,7 +392,7 @@ def kink() -> Check:
 
 
 def _bias_gradient(
-    model: str, s: Activation, W: Tensor, b: Tensor, x: Tensor, sigma2: float
+    model: str, s: Activation, W: Tensor, b: Tensor, x: Tensor, sigma2: float = 0.0
 ) -> Tensor:
     """dJ/db of a model that does not corrupt, (m,)."""
     objective = AE() if model == "ae" else MODELS[model](Training(q=1, p=1, f="square"))

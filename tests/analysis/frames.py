@@ -49,6 +49,8 @@ def curve(
         offset = rng.normal(0, noise)
         for s, value in zip(sigma2, values, strict=True):
             final = float(np.clip(value + offset + rng.normal(0, noise), 0, 1))
+            trial = [model, activation, constraint, dataset, float(s), seed, *extra.values()]
+            trial_id = "/".join(map(str, trial))
             for epoch in range(epochs + 1):
                 share = min(1.0, epoch / (epochs // 2))
                 activation_fraction = 0.5 + share * (final - 0.5)
@@ -60,13 +62,10 @@ def curve(
                         "activation_fraction": activation_fraction,
                         "pre_activation_mean": (activation_fraction - 0.5) / 0.4,
                         "weight_norm_mean": 1.0, "dead_fraction": dead(s) * share,
-                        "hidden_units": 1000, **extra,
+                        "hidden_units": 1000, **extra, "trial_id": trial_id,
                     }
                 )  # fmt: skip
-    frame = pd.DataFrame(rows)
-    names = ["model", "activation", "constraint", "dataset", "sigma2", "seed", *extra]
-    frame["trial_id"] = frame[names].astype(str).agg("/".join, axis=1)
-    return frame
+    return pd.DataFrame(rows)
 
 
 def measured(frame: pd.DataFrame, gradient: float = 0.0, **columns: float) -> pd.DataFrame:

@@ -70,7 +70,8 @@ def test_what_is_not_said_of_a_curve_is_the_default():
     assert (has_bias(plain), corruptions_of(plain)) == (True, 1)
     (other, _), = judged(curve(encoder_bias=False, corruptions=4))  # fmt: skip
     assert (has_bias(other), corruptions_of(other)) == (False, 4)
-    assert corruptions_of(replace(plain, settings={"corruptions": None})) == 1
+    unknown = replace(plain, settings={"corruptions": None, "encoder_bias": None})
+    assert (has_bias(unknown), corruptions_of(unknown)) == (True, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The step in C: the closed forms, to the bit whatever compiled them, and done without."""
 
 import ctypes
+import dataclasses
 import os
 
 import pytest
@@ -13,9 +14,10 @@ from sparseae.engine.choice_on_cpu import VARIABLE, choose
 from sparseae.engine.library import Buffers, Compiled, Steps, compiled, turned
 from sparseae.engine.products import TORCH
 from sparseae.engine.stack import Stack
+from sparseae.engine.step import BACKENDS
 from sparseae.errors import RequestError
 from sparseae.model.activations import Gate, Polynomial
-from sparseae.model.trial import Training, Trial
+from sparseae.model.trial import FUNCTIONS, Training, Trial
 from tests.marks import with_c
 
 SHAPE = Shape(rows=10, inputs=31, units=17)
@@ -307,3 +309,112 @@ def test_an_activation_is_right_to_the_last_digits_and_beyond_what_exp_holds(dty
     assert h[-1].isnan()
     near = {"rtol": 2 * last.eps, "atol": 4 * last.eps if name == "tanh" else 2 * last.tiny}
     torch.testing.assert_close(h[:-1].double(), exact[:-1], **near)
+
+
+def made(
+    model: str, activation: str, constraint: str, routine: str, dtype=torch.float64, **keys
+) -> Stack:
+    """Two members, trained for an epoch of which the last minibatch is short."""
+    x = torch.randn(27, 11, generator=torch.Generator().manual_seed(1)).to(dtype)
+    training = Training(hidden_units=8, batch_size=10, learning_rate=0.02, **keys)
+    trials = [
+        Trial(model=model, activation=activation, sigma2=sigma2, constraint=constraint,
+              dataset="d", seed=3, training=training) for sigma2 in (0.0, 0.5)
+    ]  # fmt: skip
+    stack = Stack(trials, x, dtype=dtype, routine=routine)
+    stack.train_epoch(1)
+    return stack
+
+
+@pytest.mark.parametrize("products", [TORCH, "onednn"])
+@pytest.mark.parametrize("constraint", ["unit_norm", "weight_decay"])
+@pytest.mark.parametrize("model", ["edae", "dae2"])
+def test_an_update_in_c_goes_with_the_products_of_any_routine(model, constraint, products):
+    """Of a model that no step in C knows: the gradient is torch's."""
+    if not usable(products + IN_C, SHAPE):
+        pytest.skip(f"no {products} here")
+    one, other = (
+        made(model, "sigmoid", constraint, routine, torch.float32, weight_decay=0.5)
+        for routine in (products + IN_C, TORCH)
+    )
+    for mine, known in ((one.W, other.W), (one.b, other.b), (one.V, other.V)):
+        torch.testing.assert_close(mine, known, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "activation", "constraint", "keys", "whole"),
+    [
+        ("cae", "sigmoid", "unit_norm", {}, True),
+        ("cae", "tanh", "unit_norm", {}, True),
+        ("mdae", "relu", "unit_norm", {}, True),
+        ("cae", "softplus", "unit_norm", {}, False),  # whose exponential is torch's
+        ("cae", "sigmoid", "none", {}, False),  # whose lengths a step asks torch for
+        ("dae", "sigmoid", "none", {}, True),
+        ("sae", "sigmoid", "none", {}, True),
+        ("sae", "sigmoid", "unit_norm", {"rho": 0.05}, False),
+        ("corollary1", "sigmoid", "unit_norm", {"f": "square"}, False),
+    ],
+)
+def test_a_run_is_one_call_where_the_loops_know_all_of_it(
+    monkeypatch, model, activation, constraint, keys, whole
+):
+    assert compiled(torch.float64)  # it is asked for steps of its own
+    calls = []
+    known = Steps.run, Steps.forward
+    for name, method in zip(("run", "forward"), known, strict=True):
+
+        def counting(self, *args, name=name, method=method):
+            calls.append(name)
+            method(self, *args)
+
+        monkeypatch.setattr(Steps, name, counting)
+    made(model, activation, constraint, TORCH + WHOLE, **keys)
+    assert set(calls) == {"run" if whole else "forward"}
+    calls.clear()
+    made(model, activation, constraint, TORCH + IN_C, **keys)
+    assert set(calls) == {"forward"}
+
+
+@pytest.mark.parametrize("way", [IN_C, WHOLE])
+@pytest.mark.parametrize("constraint", ["unit_norm", "none"])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "softplus", "maxout"])
+@pytest.mark.parametrize(
+    ("model", "keys"),
+    [
+        *(("corollary2", {"q": 2, "p": p}) for p in range(5)),
+        *(("corollary2", {"q": q, "p": 2}) for q in (1, 3)),
+        *(("corollary1", {"f": f}) for f in FUNCTIONS),
+        ("sae", {}),
+        ("sae", {"rho": 0.05}),
+        ("sae", {"encoder_bias": False}),
+        ("edae", {"encoder_bias": False}),
+    ],
+)
+def test_a_penalty_of_any_power_and_any_f_is_torchs(model, keys, activation, constraint, way):
+    one, other = (
+        made(model, activation, constraint, routine, **keys) for routine in (TORCH + way, TORCH)
+    )
+    for mine, known in ((one.W, other.W), (one.b, other.b), (one.V, other.V)):
+        torch.testing.assert_close(mine, known, rtol=1e-9, atol=1e-11)
+
+
+def test_what_the_steps_in_c_do_not_take_they_say():
+    c, kept = BACKENDS["c"], made("cae", "sigmoid", "none", TORCH).problem
+    assert c.refuses(kept) is None
+    assert c.refuses(dataclasses.replace(kept, together=2)) == "it steps one member at a time"
+    edae = made("edae", "sigmoid", "none", TORCH).problem
+    assert c.refuses(edae) == "edae is of no form that it knows"
+    mine = type("Mine", (type(kept.model.penalty),), {})(2, 2)
+    model = type("Model", (type(kept.model),), {"penalty": mine})(kept.training)
+    unknown = "cae's penalty is of no form that it knows"
+    assert c.refuses(dataclasses.replace(kept, model=model)) == unknown
+    cubed = made("corollary2", "sigmoid", "none", TORCH, q=3).problem
+    assert c.refuses(cubed) == "it knows the square of a slope, not the power 3"
+    assert c.refuses(made("corollary2", "relu", "none", TORCH, q=3).problem) is None
+
+
+def test_what_the_steps_in_c_lack_they_say():
+    c, cpu = BACKENDS["c"], torch.device("cpu")
+    assert c.missing(cpu, torch.float64) is None
+    assert c.missing(cpu, torch.float16) == "no C compiler, or no AVX2"
+    assert c.missing(torch.device("meta"), torch.float64) == "it is not for meta"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sparseae.model import ACTIVATIONS
+from sparseae.model.activations import Activation, Gate, Polynomial
 from sparseae.model.trial import Training
 
 FUNCTIONS = pytest.mark.parametrize("name", ACTIVATIONS)
@@ -44,6 +45,38 @@ def test_what_is_called_kinked_has_a_slope_that_jumps_by_1_at_0(name):
     below, above = s.slope(around, s.value(around)).tolist()
     if name != "maxout":  # a function of a pair
         assert s.kinked == (abs(above - below) == 1)
+
+
+@FUNCTIONS
+def test_a_slope_that_is_said_to_follow_from_h_does(name):
+    s, a = ACTIVATIONS[name](), line()
+    h = s.value(a)
+    known = {"relu": Gate, "maxout": Gate, "sigmoid": Polynomial, "tanh": Polynomial}.get(name)
+    assert (s.slope_in_h if known is None else type(s.slope_in_h)) is known
+    if s.slope_in_h is not None:
+        torch.testing.assert_close(s.slope_in_h.slope(h), s.slope(a, h), rtol=1e-12, atol=1e-15)
+
+
+def test_an_activation_is_given_what_its_methods_take_and_nothing_else():
+    class Some(Activation):
+        def value(self, a):
+            return 2 * a
+
+        def slope(self, a, h, *, out=None):
+            return torch.full_like(a, 2.0) if out is None else out.fill_(2.0)
+
+        def curvature(self, a, h, *, slope=None):
+            return torch.zeros_like(a) if slope is None else slope - 2
+
+        def backward(self, dh, a, h):
+            return 2 * dh
+
+    s, a, room = Some(), torch.ones(3), torch.empty(3)
+    assert s.value(a, out=room).tolist() == [2, 2, 2]
+    assert s.slope(a, a, out=room) is room
+    assert s.curvature(a, a, slope=torch.full((3,), 5.0), out=room).tolist() == [3, 3, 3]
+    assert s.backward(a, a, a, out=room).tolist() == [2, 2, 2]
+    assert room.tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize("name", ["relu", "softplus", "sigmoid"])

@@ -270,20 +270,21 @@ def test_a_constraint_by_the_lengths_of_rows(way):
 
 
 @in_every_way
-def test_a_constraint_by_what_it_does(way):
+@pytest.mark.parametrize("model", ["cae", "edae"])  # of a known form, and of none
+def test_a_constraint_by_what_it_does(way, model):
     class Positive(Constraint):
         name = "positive"
 
         def project(self, W, c):
-            W.clamp_(min=0)
+            torch.minimum(W.clamp_(min=0), c.max_norm.column.unsqueeze(-1), out=W)
 
         def decay(self, c):
             return c.weight_decay
 
-    stack = trained(way, constraint="positive")
+    stack = trained(way, model, constraint="positive", max_norm=0.4)
     assert (stack.W >= 0).all()
-    assert (stack.W > 0).any()
-    plain = trained({"routine": TORCH}, constraint="positive")
+    assert (stack.W == 0.4).any()
+    plain = trained({"routine": TORCH}, model, constraint="positive", max_norm=0.4)
     torch.testing.assert_close(stack.W, plain.W, rtol=1e-9, atol=1e-11)
 
 

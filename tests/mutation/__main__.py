@@ -4,10 +4,11 @@
     python -m tests.mutation --sample TEXT           some of one module, drawn by a text: CI gives
                                                      the commit
 
-mutmut makes the mutants and runs, in a fork, the tests that call the changed function. Two things
-are added. What a decorator covers (`@torch.inference_mode()`, properties) mutmut leaves alone, so
-that here decorators are calls behind the function. And a survivor is compared with
-``equivalent.toml``, which says why no test can tell it from the original; any other is an error.
+mutmut makes the mutants and runs, in a fork, the tests that call the changed function. Three things
+are added. What the package has cached is forgotten (`tests.mutation.fresh`). What a decorator
+covers (`@torch.inference_mode()`, properties) mutmut leaves alone, so that here decorators are
+calls behind the function. And a survivor is compared with ``equivalent.toml``, which says why no
+test can tell it from the original; any other is an error.
 """
 
 import argparse
@@ -45,26 +46,42 @@ ALONE = [
     f"{STACK}::test_training_is_sgd_with_momentum_on_the_objective",
     f"{STACK}::test_without_an_encoder_bias_it_stays_zero",
 ]
-IN_C = "tests/engine/test_c.py::test_an_update_is_sgd_with_momentum_and_scaled_rows"
+TEST_C = "tests/engine/test_c.py"
+WHOLE_RUNS = f"{TEST_C}::test_a_run_is_one_call_where_the_loops_know_all_of_it"
+IN_C = [
+    WHOLE_RUNS,
+    f"{TEST_C}::test_an_update_in_c_goes_with_the_products_of_any_routine",
+    f"{TEST_C}::test_a_penalty_of_any_power_and_any_f_is_torchs",
+    f"{TEST_C}::test_what_the_steps_in_c_do_not_take_they_say",
+    f"{TEST_C}::test_what_the_steps_in_c_lack_they_say",
+    f"{TEST_C}::test_an_update_is_sgd_with_momentum_and_scaled_rows",
+]
 OBJECTIVE = ["tests/model/test_objective.py", *FLOAT64]
 ROWS = "tests/analysis/test_reference.py::test_the_committed_tables_follow_from_the_committed_rows"
 PREDICTIONS = [
     ROWS,
-    *(f"tests/analysis/test_{name}.py" for name in ("predictions", "theory_predictions")),
+    "tests/analysis/test_comparison_numbers.py",
+    "tests/analysis/test_prediction_numbers.py",
+    "tests/analysis/test_predictions.py",
+    "tests/analysis/test_reach_numbers.py",
+    "tests/analysis/test_theory_numbers.py",
+    "tests/analysis/test_theory_predictions.py",
 ]
 
 #: What is mutated, below ``sparseae/``, and the tests that must notice. A module that is not in
 #: `SAMPLED` has survivors that nobody has looked at.
 TESTS: dict[str, list[str]] = {
     "model/activations.py": ["tests/model", DEFINITION],
+    "model/coefficients.py": ["tests/model/test_coefficients.py"],
     "model/constraints.py": ["tests/model/test_constraints.py", "tests/model", DEFINITION],
     "model/corruption.py": OBJECTIVE,
     "model/forms.py": [*OBJECTIVE, "tests/model/test_extensions.py"],
     "model/objective.py": [*OBJECTIVE, "tests/model/test_extensions.py"],
-    "model/penalties.py": ["tests/model", DEFINITION],
+    "model/penalties.py": ["tests/model", DEFINITION, WHOLE_RUNS],
     "model/second_order.py": OBJECTIVE,
     "model/space.py": ["tests/model/test_space.py"],
-    "engine/c.py": [*ALONE, *FLOAT64, IN_C, "tests/model/test_extensions.py"],
+    "engine/c.py": [*ALONE, *FLOAT64, *IN_C, "tests/model/test_extensions.py"],
+    "engine/heldout.py": ["tests/engine/test_heldout.py"],
     "engine/measurements.py": [*FLOAT64, "tests/engine/test_measurements.py"],
     "engine/minibatches.py": [*FLOAT64, "tests/engine/test_minibatches.py"],
     "engine/randomness.py": ["tests/engine/test_randomness.py"],
@@ -80,6 +97,15 @@ TESTS: dict[str, list[str]] = {
     "analysis/differences.py": [
         "tests/analysis/test_difference_numbers.py",
         "tests/analysis/test_differences.py",
+    ],
+    "analysis/explanations.py": ["tests/analysis/test_explanation_numbers.py", *PREDICTIONS],
+    "analysis/inference.py": [
+        "tests/analysis/test_inference.py",
+        "tests/analysis/test_prediction_parts.py",
+        "tests/analysis/test_trend_numbers.py",
+        "tests/analysis/test_trends.py",
+        "tests/analysis/test_verdict_rules.py",
+        *PREDICTIONS,
     ],
     "analysis/prediction.py": [
         "tests/analysis/test_prediction_parts.py",
@@ -107,8 +133,11 @@ SAMPLED: tuple[str, ...] = (
     "engine/minibatches.py",
     "engine/randomness.py",
     "engine/step.py",
+    "model/coefficients.py",
     "model/constraints.py",
+    "model/penalties.py",
     "model/space.py",
+    "sweep/space.py",
 )
 
 COPIED = ("sparseae", "tests", "benchmarks", "tune_configs", "cluster", "docs", "results",
@@ -120,7 +149,8 @@ source_paths = ["sparseae"]
 only_mutate = ["sparseae/{module}"]
 also_copy = {copied}
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist"]
+pytest_add_cli_args = ["-p", "tests.mutation.fresh", "-p", "no:randomly", "-p", "no:xdist",
+                       "-p", "no:cacheprovider"]
 do_not_mutate_patterns = {unread}
 timeout_multiplier = 6.0
 timeout_constant = 3.0
@@ -209,11 +239,18 @@ def mutmut(folder: Path, *arguments: str, seconds: float | None = None) -> str:
     return output
 
 
-def tried(folder: Path) -> dict[str, str]:
+def tried(folder: Path, module: str) -> dict[str, str]:
     """The status of each mutant that was tried."""
     lines = mutmut(folder, "results", "--all", "true").splitlines()
     pairs = (line.strip().rsplit(": ", 1) for line in lines if ": " in line)
-    return {name: status for name, status in pairs if status not in ("not checked", "skipped")}
+    meta = json.loads((folder / "mutants" / "sparseae" / f"{module}.meta").read_text())
+    codes = meta["exit_code_by_key"]
+    # What ends a test by a signal was noticed; mutmut calls some signals suspicious.
+    return {
+        name: "crashed" if status == "suspicious" and (codes[name] or 0) < 0 else status
+        for name, status in pairs
+        if status not in ("not checked", "skipped")
+    }
 
 
 def survivors(folder: Path, statuses: Mapping[str, str]) -> list[Survivor]:
@@ -273,7 +310,7 @@ def run(module: str, sample: str | None, mutants: int, seconds: float, children:
             chosen = sorted(names, key=key.__getitem__)[:mutants]
         limit = None if sample is None else seconds
         mutmut(folder, "run", "--max-children", str(children), *chosen, seconds=limit)
-        statuses = tried(folder)
+        statuses = tried(folder, module)
         if chosen:
             statuses = {name: status for name, status in statuses.items() if name in chosen}
         alive = survivors(folder, statuses)

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import fsspec
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from sparseae.results.store import Store
 TRIAL = Trial(model="cae", activation="relu", sigma2=0.25, constraint="unit_norm",
               dataset="digits", seed=0)  # fmt: skip
 ID = TRIAL.trial_id
-PROVENANCE = {"git_commit": "abc"}
+PROVENANCE = {"git_commit": "abc", "python": "3.x"}
 
 
 def opened(place, **options) -> Store:
@@ -189,6 +190,16 @@ def test_a_trial_is_complete_with_every_epoch_from_0_and_its_units(tmp_path, mis
     assert not store.is_complete("another", 0)
 
 
+def test_trials_stay_complete_while_others_are_written(tmp_path):
+    store = opened(tmp_path)
+    names = ["a", "b", "c"]
+    for name in names:
+        store.add([row | {"trial_id": name} for row in rows(0, 1)], units_of(**{name: 0.1}))
+        store.flush()
+    assert all(store.is_complete(name, 1) for name in names)
+    assert all(opened(tmp_path).is_complete(name, 1) for name in names)
+
+
 def test_units_alone_are_no_trial(tmp_path):
     store = opened(tmp_path)
     store.add([], units(0.1))
@@ -234,6 +245,7 @@ def test_what_is_said_anew_of_rows_is_said_of_those_to_come(tmp_path):
     said = [pq.read_schema(part).metadata for part in parts(tmp_path, "epochs")]
     assert [one[b"sparseae.git_commit"] for one in said] == [b"abc", b"def"]
     assert said[0].keys() == said[1].keys()
+    assert said[1][b"sparseae.python"] == b"3.x"
 
 
 def test_nothing_is_written_before_it_is_due_and_then_all_in_one_part(tmp_path, monkeypatch):
@@ -341,3 +353,107 @@ def test_parts_are_named_by_the_time_of_their_writing_in_utc(tmp_path, monkeypat
         assert stamp, part.name
         written = datetime.strptime(stamp[1] + "+0000", "%Y%m%dT%H%M%S%f%z")
         assert before - timedelta(seconds=1) <= written <= datetime.now(UTC)
+
+
+def test_a_part_of_which_every_row_stays_is_not_written_again(tmp_path, monkeypatch):
+    store = opened(tmp_path)
+    store.add(rows(0, 2, 3), units(0.1))  # with a gap
+    store.flush()
+    store.add(rows(5))
+    store.flush()
+
+    def refuse(*arguments):
+        raise AssertionError("it was written")
+
+    for name in ("write_bytes", "delete"):
+        monkeypatch.setattr(Location, name, refuse)
+    assert not opened(tmp_path).is_complete(ID, 1)
+
+
+def units_of(**bias: float) -> pa.Table:
+    """Two units of each trial by its name."""
+    tables = [units(value) for value in bias.values()]
+    names = pa.array([name for name in bias for _ in range(2)])
+    return pa.concat_tables(tables).set_column(0, "trial_id", names)
+
+
+def test_of_units_that_come_again_before_a_write_the_last_stay(tmp_path):
+    store = opened(tmp_path)
+    for bias in ({"a": 0.1, "b": 0.1}, {"b": 0.2}, {"c": 0.3}, {"a": 0.4, "d": 0.4}):
+        store.add([], units_of(**bias))
+    store.flush()
+    assert len(parts(tmp_path, "units")) == 1
+    found = sparseae.load_units(tmp_path).set_index(["trial_id", "unit"])["bias"]
+    assert found.to_dict() == {
+        (name, unit): bias
+        for name, bias in {"a": 0.4, "b": 0.2, "c": 0.3, "d": 0.4}.items()
+        for unit in range(2)
+    }
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged"])
+def test_a_trial_goes_on_where_the_part_with_its_units_is_gone_or_damaged(tmp_path, how):
+    store = opened(tmp_path)
+    store.add(rows(0), units(0.1))
+    store.flush()
+    (part,) = parts(tmp_path, "units")
+    if how == "gone":
+        part.unlink()
+    else:
+        part.write_bytes(b"no parquet")
+    store.add(rows(1), units(0.2))
+    store.flush()
+    assert sparseae.load_units(tmp_path)["bias"].tolist() == [0.2, 0.2]
+    assert store.put_aside == ([] if how == "gone" else [f"units/{part.name}"])
+    assert part.with_name(f"_unreadable-{part.name}").exists() == (how == "damaged")
+    assert store.is_complete(ID, 1)
+
+
+@pytest.mark.parametrize("there", [[0, 1, 2] * 2, [0, 2], [0, 3], [0, 2, 3], [1, 2], [2, 0, 1]])
+def test_of_a_part_with_gaps_or_rows_twice_each_row_is_there_once(tmp_path, there):
+    values = [rows(epoch)[0] | {"loss": float(at)} for at, epoch in enumerate(there)]
+    table = pa.Table.from_pylist(values, schema=epoch_schema(TRAINING_TYPES))
+    (tmp_path / "epochs").mkdir()
+    pq.write_table(table, tmp_path / "epochs" / "part-1.parquet")
+    store = opened(tmp_path)
+    store.add([], units(0.1))
+    store.flush()
+    assert store.is_complete(ID, 2) == ({0, 1, 2} <= set(there))
+    store.add(rows(0, 1, 2, 3))
+    store.flush()
+    found = pq.read_table(tmp_path / "epochs").to_pylist()
+    losses = {row["epoch"]: row["loss"] for row in found}
+    assert len(found) == len(losses) == 4
+    assert {e: losses[e] for e in there} == {e: float(there.index(e)) for e in there}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_rows_that_stand_in_several_parts_the_first_stay_whatever_is_missing(tmp_path, seed):
+    """Parts with runs of epochs, with gaps, with rows twice, and with some that are known."""
+    random = np.random.default_rng(seed)
+    schema = epoch_schema(TRAINING_TYPES)
+    (tmp_path / "epochs").mkdir()
+    (row,) = rows(0)
+    first = {}
+    for part in range(4):
+        made = []
+        for name in random.choice(list("abcd"), random.integers(1, 4), replace=False):
+            low, high = sorted(random.integers(0, 7, 2))
+            epochs = [e for e in range(low, high + 1) if random.random() < 0.9]
+            made += [(str(name), e) for e in epochs * (1 + (random.random() < 0.1))]
+        for pair in made:
+            first.setdefault(pair, part)
+        values = [row | {"trial_id": name, "epoch": e, "loss": float(part)} for name, e in made]
+        table = pa.Table.from_pylist(values, schema=schema)
+        pq.write_table(table, tmp_path / "epochs" / f"part-{part}.parquet")
+    store = opened(tmp_path)
+    left = pq.ParquetDataset(tmp_path / "epochs").read().to_pylist() if first else []
+    assert {(r["trial_id"], r["epoch"]): int(r["loss"]) for r in left} == first
+    assert len(left) == len(first)
+    store.add([row | {"trial_id": name, "epoch": e} for name in "abcd" for e in range(7)])
+    store.add([], units_of(a=0.1, b=0.1, c=0.1, d=0.1))
+    store.flush()
+    assert all(store.is_complete(name, 6) for name in "abcd")
+    again = pq.read_table(tmp_path / "epochs").to_pylist()
+    pairs = sorted((r["trial_id"], r["epoch"]) for r in again)
+    assert pairs == [(name, e) for name in "abcd" for e in range(7)]

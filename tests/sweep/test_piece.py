@@ -224,6 +224,21 @@ def test_a_checkpoint_of_other_data_is_not_gone_on_from(tmp_path):
     assert f"{tmp_path} is damaged: it was trained on other data" in trouble
 
 
+@pytest.mark.parametrize("how", ["another epoch", "other members"])
+def test_a_checkpoint_that_was_written_anew_since_it_was_read_is_not_gone_on_from(how, tmp_path):
+    one = advanced(piece(), 1)
+    one.save(Location.of(str(tmp_path)))
+    checkpoint = Checkpoint.read(Location.of(str(tmp_path)))
+    anew = one if how == "another epoch" else piece(members()[::-1])
+    advanced(anew, 2 if how == "another epoch" else 1).save(Location.of(str(tmp_path)))
+    other = piece()
+    trouble = other.load({trial.trial_id: checkpoint for trial in members()})
+    assert trouble == (
+        f"checkpoint {tmp_path} is damaged: it was written anew; its 2 trials begin anew"
+    )
+    assert (other.epoch, other.rows) == (-1, [])
+
+
 def test_weights_are_kept_under_the_trials_id(tmp_path):
     from safetensors.torch import load_file
 

@@ -16,6 +16,7 @@ from sparseae.analysis.behind import behind
 from sparseae.analysis.page import expected_trials
 from sparseae.cli import app
 from sparseae.errors import RequestError
+from sparseae.model.trial import TRAINING_TYPES
 from sparseae.results.reader import load
 from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.extension import Addition, extended
@@ -126,42 +127,128 @@ def test_two_pairs_are_two_groups_and_a_block_has_its_own():
     assert len(made.trials()) == 2 * (3 + 6 + 1)
 
 
-@pytest.mark.parametrize(
-    ("space", "more", "words"),
-    [
-        (PAIRED | {"learning_rate": [1, 2]}, {"zip": ["hidden_units", "learning_rate"]},
-         "space: zip pairs values one by one, and hidden_units has 3 values and learning_rate has 2"
-         " values"),
-        ([BLOCK, PAIRED | {"hidden_units": 4, "zip": ["hidden_units", "learning_rate"]}], {},
-         "space[1]: zip pairs values one by one, and hidden_units has 1 value and learning_rate"),
-        ([PAIRED, BLOCK | {"hidden_units": [4]}], {"zip": ["hidden_units", "learning_rate"]},
-         "space[1]: has no learning_rate, which zip pairs with hidden_units; zip: [] in the block"),
-        (PAIRED, {"zip": ["hidden_units", "learning_rat"]}, "did you mean 'learning_rate'?"),
-        (PAIRED, {"zip": ["hidden_units", "rho"]}, "space: has no rho, which zip pairs with h"),
-        ([BLOCK], {"zip": ["rho", "q"]}, "zip: space has no rho"),
-        (BLOCK, {"zip": ["seed"]}, "zip: must name two axes or more, not ['seed']"),
-        (PAIRED, {"zip": [[]]}, "zip[0]: must name two axes or more, not []"),
-        (PAIRED, {"zip": ["seed", "seed"]}, "zip: seed stands here twice"),
-        (PAIRED, {"zip": {"seed": [1]}}, "zip: must be a list, not"),
-        (PAIRED, {"zip": [3, "seed"]}, "zip: must be names of axes, not 3"),
-        (PAIRED, {"zip": ["seed", ["q", "p"]]}, "zip[0]: must be a list, not 'seed'"),
-        (PAIRED | {"hidden_units": [4, 8, 4], "learning_rate": [1, 2, 1]},
-         {"zip": ["hidden_units", "learning_rate"]},
-         "space: the pair hidden_units 4, learning_rate 1.0 stands here twice"),
-        (PAIRED, {}, "space.learning_rate[2]: 0.002 stands here twice"),
-        ([], {}, "space: is empty"),
-        ([BLOCK, {}], {}, "space[1].model: is missing"),
-        ([BLOCK, BLOCK | {"seed": []}], {}, "space[1].seed: is empty"),
-        ([BLOCK, BLOCK | {"sede": [1]}], {}, "space[1].sede: unknown key; did you mean 'seed'?"),
-        ([BLOCK, "relu"], {}, "space[1]: must be a mapping, not 'relu'"),
-        ([BLOCK, BLOCK | {"dataset": "digts"}], {}, "space[1].dataset[0]: unknown data set"),
-    ],
-)  # fmt: skip
+PAIR = ["hidden_units", "learning_rate"]
+LEAVES_OUT = "zip: [] in the block leaves it out"
+REFUSED = [
+    (None, {}, "space: is missing"),
+    ([], {}, "space: is empty"),
+    ((), {}, "space: is empty"),
+    ("relu", {}, "space: must be a mapping, not 'relu'"),
+    ([BLOCK, "relu"], {}, "space[1]: must be a mapping, not 'relu'"),
+    ({}, {}, "space.model: is missing"),
+    ([BLOCK, {}], {}, "space[1].model: is missing"),
+    (BLOCK | {"sigma2": [0, -1]}, {},
+     "space.sigma2[1]: must be greater than or equal to 0, not -1"),
+    (BLOCK | {"seed": []}, {}, "space.seed: is empty"),
+    ([BLOCK, BLOCK | {"seed": []}], {}, "space[1].seed: is empty"),
+    (BLOCK | {"sede": [1]}, {}, "space.sede: unknown key; did you mean 'seed'?"),
+    ([BLOCK, BLOCK | {"sede": [1]}], {}, "space[1].sede: unknown key; did you mean 'seed'?"),
+    (BLOCK | {"dataset": ["digits", "digts"]}, {},
+     "space.dataset[1]: unknown data set 'digts'; did you mean 'digits'? (or the path of a .npy or "
+     ".parquet)"),
+    ([BLOCK, BLOCK | {"dataset": "digts"}], {},
+     "space[1].dataset[0]: unknown data set 'digts'; did you mean 'digits'? (or the path of a .npy "
+     "or .parquet)"),
+    (BLOCK | {"dataset": "y" * 300 + ".npy"}, {},
+     f"space.dataset[0]: '{'y' * 27}...{'y' * 24}.npy': File name too long"),
+    (BLOCK | {"seed": [1, 0, 1]}, {}, "space.seed[2]: 1 stands here twice"),
+    (PAIRED, {}, "space.learning_rate[2]: 0.002 stands here twice"),
+    ([BLOCK, PAIRED], {}, "space[1].learning_rate[2]: 0.002 stands here twice"),
+    (BLOCK, {"training": 3}, "training: must be a mapping, not 3"),
+    (BLOCK, {"training": {"epoch": 1}}, "training.epoch: unknown key; did you mean 'epochs'?"),
+    (PAIRED, {"zip": {"seed": [1]}}, "zip: must be a list, not {'seed': [1]}"),
+    (PAIRED | {"zip": 3}, {}, "space.zip: must be a list, not 3"),
+    ([BLOCK, PAIRED | {"zip": 3}], {}, "space[1].zip: must be a list, not 3"),
+    (PAIRED, {"zip": ["seed", ["q", "p"]]}, "zip[0]: must be a list, not 'seed'"),
+    (PAIRED, {"zip": [3, "seed"]}, "zip: must be names of axes, not 3"),
+    (PAIRED, {"zip": [PAIR, [3, "seed"]]}, "zip[1]: must be names of axes, not 3"),
+    (PAIRED, {"zip": ["hidden_units", "learning_rat"]},
+     "zip: learning_rat: unknown key; did you mean 'learning_rate'?"),
+    (PAIRED | {"zip": [["hidden_units", "learning_rat"]]}, {},
+     "space.zip[0]: learning_rat: unknown key; did you mean 'learning_rate'?"),
+    (BLOCK, {"zip": ["seed"]}, "zip: must name two axes or more, not ['seed']"),
+    (PAIRED, {"zip": [PAIR, ["seed"]]}, "zip[1]: must name two axes or more, not ['seed']"),
+    (PAIRED, {"zip": [[]]}, "zip[0]: must name two axes or more, not []"),
+    (PAIRED, {"zip": ["seed", "seed"]}, "zip: seed stands here twice"),
+    (PAIRED, {"zip": [PAIR, ["seed", "hidden_units"]]}, "zip: hidden_units stands here twice"),
+    (PAIRED | {"zip": ["seed", "seed"]}, {}, "space.zip: seed stands here twice"),
+    ([BLOCK], {"zip": ["rho", "q"]}, "zip: space has no rho"),
+    ([BLOCK, PAIRED | {"zip": ["rho", "q"]}], {}, "space[1]: has no rho"),
+    (PAIRED, {"zip": ["hidden_units", "rho"]},
+     "space: has no rho, which zip pairs with hidden_units"),
+    (PAIRED, {"zip": ["rho", "seed", "hidden_units"]},
+     "space: has no rho, which zip pairs with seed"),
+    (PAIRED | {"zip": ["hidden_units", "rho"]}, {},
+     "space: has no rho, which zip pairs with hidden_units"),
+    ([PAIRED, BLOCK | {"hidden_units": [4]}], {"zip": PAIR},
+     f"space[1]: has no learning_rate, which zip pairs with hidden_units; {LEAVES_OUT}"),
+    ([BLOCK, PAIRED | {"zip": ["hidden_units", "rho"]}], {},
+     "space[1]: has no rho, which zip pairs with hidden_units"),
+    (PAIRED | {"learning_rate": [1, 2]}, {"zip": PAIR},
+     "space: zip pairs values one by one, and hidden_units has 3 values and learning_rate has 2 "
+     "values"),
+    ([BLOCK, PAIRED | {"hidden_units": 4, "zip": PAIR}], {},
+     "space[1]: zip pairs values one by one, and hidden_units has 1 value and learning_rate has 3 "
+     "values"),
+    ([PAIRED, PAIRED | {"hidden_units": [4, 8]}], {"zip": PAIR},
+     "space[1]: zip pairs values one by one, and hidden_units has 2 values and learning_rate has 3 "
+     f"values; {LEAVES_OUT}"),
+    ([PAIRED | {"hidden_units": [4, 8]}], {"zip": PAIR},
+     "space[0]: zip pairs values one by one, and hidden_units has 2 values and learning_rate has 3 "
+     "values"),
+    (PAIRED | {"hidden_units": [4, 8, 4], "learning_rate": [1, 2, 1]}, {"zip": PAIR},
+     "space: the pair hidden_units 4, learning_rate 1.0 stands here twice"),
+    ([BLOCK, PAIRED | {"hidden_units": [4, 8, 4], "learning_rate": [1, 2, 1], "zip": PAIR}], {},
+     "space[1]: the pair hidden_units 4, learning_rate 1.0 stands here twice"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("space", "more", "words"), REFUSED)
 def test_what_is_wrong_is_refused_in_one_line_with_its_block(space, more, words):
     with pytest.raises(RequestError) as refused:
         Sweep.load({"name": "s", "space": space} | more)
-    assert words in str(refused.value)
-    assert str(refused.value).isprintable()
+    assert str(refused.value) == words
+    assert words.isprintable()
+
+
+def test_a_block_has_every_axis_in_order_and_what_else_it_names():
+    raw = {"hidden_units": (4, 8), "sigma2": 0, "dataset": "digits", "model": "cae",
+           "learning_rate": "1e-3", "activation": ["relu"]}  # fmt: skip
+    (block,) = Sweep.load({"name": "s", "space": raw}).space
+    assert list(block.items()) == [
+        ("model", ("cae",)), ("activation", ("relu",)), ("sigma2", (0.0,)),
+        ("constraint", ("unit_norm",)), ("dataset", ("digits",)), ("seed", (0,)),
+        *((key, block[key]) for key in TRAINING_TYPES if key in raw),
+    ]  # fmt: skip
+    assert (block["hidden_units"], block["learning_rate"]) == ((4, 8), (0.001,))
+    (own,) = sweep(BLOCK | {"constraint": "none", "seed": [3]}).space
+    assert (own["constraint"], own["seed"]) == (("none",), (3,))
+
+
+def test_pairs_stand_in_the_sweep_and_in_the_block_that_has_its_own():
+    for written in (PAIR, [PAIR]):
+        made = sweep([PAIRED, BLOCK], zip=written)
+        assert made.zip == (tuple(PAIR),)
+        assert all("zip" not in block for block in made.space)
+    groups = [["hidden_units", "learning_rate"], ["seed", "data_seed"]]
+    both = PAIRED | {"seed": [0, 1], "data_seed": [5, 6], "zip": groups}
+    made = sweep([both, BLOCK | {"zip": []}])
+    assert made.zip == ()
+    assert [block.get("zip") for block in made.space] == [tuple(map(tuple, groups)), ()]
+
+
+def test_an_override_may_ask_for_each_value_that_a_trial_can_have():
+    space = [BLOCK | {"hidden_units": [4, 8]}, BLOCK | {"model": "dae", "gamma": 0.5}]
+    for when in ({"hidden_units": 4}, {"hidden_units": 16}, {"model": ["cae", "dae"]},
+                 {"gamma": 0.5}, {"momentum": 0.8}, {"seed": 0}):  # fmt: skip
+        override = {"when": when, "training": {"epochs": 3}}
+        training = TRAINING | {"hidden_units": 16, "momentum": 0.8}
+        made = sweep(space, overrides=[override], training=training)
+        assert any(trial.training.epochs == 3 for trial in made.trials())
+    for key, value in (("hidden_units", 32), ("momentum", 0.9), ("model", "sae")):
+        override = {"when": {key: value}, "training": {"epochs": 3}}
+        with pytest.raises(RequestError, match=f"when.{key}: no trial has"):
+            sweep(space, overrides=[override], training=TRAINING | {"momentum": 0.8})
 
 
 def test_set_changes_an_axis_of_every_block_or_of_one():
