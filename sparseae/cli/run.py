@@ -131,7 +131,7 @@ def _print_final(last: pd.DataFrame) -> None:
     diverged = int((last["status"] == "diverged").sum())
     keys = [key for key in TRAINING_TYPES if key in last and key not in VIEWS]
     values = last.groupby([*index, "sigma2"])[keys].nunique(dropna=False)
-    pooled = ", ".join(key for key in keys if (values[key] > 1).any())
+    pooled = ", ".join(key for key in keys if int(values[key].max()) > 1)
     means = " and ".join(filter(None, [f"{seeds} seeds" if seeds > 1 else "", pooled]))
     words = ["Final activation fractions" + (f", means over {means}" if means else "")]
     if diverged:
