@@ -68,8 +68,8 @@ PREDICTIONS = [
     "tests/analysis/test_theory_predictions.py",
 ]
 
-#: What is mutated, below ``sparseae/``, and the tests that must notice. A module that is not in
-#: `SAMPLED` has survivors that nobody has looked at.
+#: What is mutated, below ``sparseae/``, and the tests that must notice. Of a module that is not in
+#: `SAMPLED` not every mutant was tried (CONTRIBUTING has the scores).
 TESTS: dict[str, list[str]] = {
     "model/activations.py": ["tests/model", DEFINITION],
     "model/coefficients.py": ["tests/model/test_coefficients.py"],
