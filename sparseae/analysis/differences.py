@@ -126,7 +126,7 @@ def differences(first: pd.DataFrame, second: pd.DataFrame) -> Differences:
     by, pairs = _pairs(*sides)
     if by is None:  # other seeds: nothing is paired, verdicts can be compared all the same
         empty = pd.DataFrame()
-        verdicts = _verdicts(first, second)
+        verdicts = _verdicts(first, second, ())
         return Differences(("seed",), 0, 0, 0, (len(sides[0]), len(sides[1])), empty, empty,
                            verdicts)  # fmt: skip
     both_done = ~pairs["unfinished_1"] & ~pairs["unfinished_2"]
@@ -155,7 +155,7 @@ def differences(first: pd.DataFrame, second: pd.DataFrame) -> Differences:
         alone=(alone[0], alone[1]),
         table=table,
         curves=_curves(table),
-        verdicts=_verdicts(*cut),
+        verdicts=_verdicts(*cut, by),
     )
 
 
@@ -325,11 +325,12 @@ def half_width(differences: np.ndarray, looks: int = 1) -> float:
     return float(t * differences.std(ddof=1) / np.sqrt(seeds))
 
 
-def _verdicts(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+def _verdicts(first: pd.DataFrame, second: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """`Differences.verdicts`."""
     tables = []
+    compared = [key for key in by if key in VIEWS]  # two views of a data set have one name here
     for frame in (first, second):
-        table = check_predictions(frame)
+        table = check_predictions(frame.drop(columns=compared))
         tested = (table["dataset"] != TOGETHER) & (table["verdict"] != NOT_TESTED)
         tables.append(table.loc[tested, ["prediction", "dataset", "verdict"]])
     both = tables[0].merge(tables[1], on=["prediction", "dataset"], suffixes=("_1", "_2"))

@@ -106,15 +106,17 @@ def _require_lasting(results: str) -> None:
 
 
 def _print_final(last: pd.DataFrame) -> None:
-    """Final activation fractions by model, activation and sigma2; means over the seeds.
+    """Final activation fractions by model, activation and sigma2; means over all else.
 
     Of each trial the row of its last epoch.
     """
+    from sparseae.analysis.curves import VIEWS, with_views
+    from sparseae.model.trial import TRAINING_TYPES
+
+    last = last.assign(dataset=with_views(last))
+    index = ["dataset", "constraint", "activation", "model"]
     wide = last.pivot_table(
-        index=["dataset", "constraint", "activation", "model"],
-        columns="sigma2",
-        values="activation_fraction",
-        aggfunc="mean",
+        index=index, columns="sigma2", values="activation_fraction", aggfunc="mean"
     )
     digits = 3 if len(wide.columns) <= _WIDE else 2
     shown = wide.head(_TABLE_ROWS)
@@ -127,7 +129,11 @@ def _print_final(last: pd.DataFrame) -> None:
         console.table(columns, cells, title=f"{dataset}, {constraint}", boxed=True)
     seeds = len(last["seed"].unique())
     diverged = int((last["status"] == "diverged").sum())
-    words = ["Final activation fractions" + (f", means over {seeds} seeds" if seeds > 1 else "")]
+    keys = [key for key in TRAINING_TYPES if key in last and key not in VIEWS]
+    several = last.groupby([*index, "sigma2"])[keys].nunique(dropna=False).max() > 1
+    pooled = ", ".join(key for key in keys if several[key])
+    means = " and ".join(filter(None, [f"{seeds} seeds" if seeds > 1 else "", pooled]))
+    words = ["Final activation fractions" + (f", means over {means}" if means else "")]
     if diverged:
         words.append(f"{diverged:,} diverged trials left out")
     if len(wide) > _TABLE_ROWS:

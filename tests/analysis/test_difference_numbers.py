@@ -190,7 +190,10 @@ def test_a_whitened_data_set_has_a_name_of_its_own_and_is_no_variant():
     assert set(found.table["dataset"]) == {"digits", "digits (whitened)"}
     assert set(found.table["variant"]) == {""}
     sides = [both[both["whiten"] == white] for white in (False, True)]
-    assert differences(*sides).by == ("whiten: false -> true",)
+    found = differences(*sides)
+    assert found.by == ("whiten: false -> true",)
+    # The statements are compared all the same, as those of one data set.
+    assert set(found.verdicts["dataset"]) == {"digits"}
 
 
 def test_of_a_variant_all_that_varies_within_a_curve_is_named():

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.text import Text
@@ -277,3 +278,19 @@ def test_a_working_directory_that_is_gone_is_one_line(tmp_path):
 )  # fmt: skip
 def test_a_duration_is_told_in_the_unit_that_suits_it(seconds, words):
     assert console.duration(seconds) == words
+
+
+def test_the_closing_table_says_over_what_it_has_the_means(tmp_path, monkeypatch, capsys):
+    space = {
+        "model": ["cae", "dae"], "activation": ["relu"], "sigma2": [0.25], "dataset": ["digits"],
+        "seed": [0, 1], "standardize": ["input", "sample"], "learning_rate": [0.001, 0.002],
+    }  # fmt: skip
+    sweep = {"name": "two", "space": space,
+             "training": {"epochs": 1, "hidden_units": 4, "samples": 60}}  # fmt: skip
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(sweep))
+    words = ("run", tmp_path / "two.yaml", "--results", tmp_path / "results", "--in-process")
+    assert called(monkeypatch, *words) == 0
+    said = capsys.readouterr().out
+    assert "digits, unit_norm" in said
+    assert "digits (by sample), unit_norm" in said
+    assert "Final activation fractions, means over 2 seeds and learning_rate." in said
