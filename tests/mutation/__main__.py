@@ -138,6 +138,7 @@ SAMPLED: tuple[str, ...] = (
     "model/constraints.py",
     "model/penalties.py",
     "model/space.py",
+    "results/store.py",
     "sweep/space.py",
 )
 
