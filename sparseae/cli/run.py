@@ -130,8 +130,8 @@ def _print_final(last: pd.DataFrame) -> None:
     seeds = len(last["seed"].unique())
     diverged = int((last["status"] == "diverged").sum())
     keys = [key for key in TRAINING_TYPES if key in last and key not in VIEWS]
-    several = last.groupby([*index, "sigma2"])[keys].nunique(dropna=False).max() > 1
-    pooled = ", ".join(key for key in keys if several[key])
+    values = last.groupby([*index, "sigma2"])[keys].nunique(dropna=False)
+    pooled = ", ".join(key for key in keys if (values[key] > 1).any())
     means = " and ".join(filter(None, [f"{seeds} seeds" if seeds > 1 else "", pooled]))
     words = ["Final activation fractions" + (f", means over {means}" if means else "")]
     if diverged:
