@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# A shell starts what runs in its background deaf to Ctrl-C, which tests send themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Two threads that wait for each other on a busy machine take minutes for seconds of tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -67,8 +71,8 @@ def ray():
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with a slow test come first, then those with most tests, each shuffled as it is.
 
-    With `--no-loadscope-reorder` two workers take them in this order: at the end short files are
-    left, and no worker waits for the other's last cluster.
+    With `--no-loadscope-reorder` the workers take them in this order: at the end short files are
+    left, and no worker waits for another's last cluster.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     tests = Counter(item.path for item in items)
