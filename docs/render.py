@@ -410,6 +410,8 @@ def _apart(frame: pd.DataFrame) -> Figure:
 
 PICTURES = (
     Picture("paper-figure1", "paper", sparseae.plot.figure1),
+    Picture("paper-figure2", "paper", sparseae.plot.figure2),
+    Picture("paper-figure3", "paper", sparseae.plot.figure3),
     Picture("paper-figure4", "paper", sparseae.plot.figure4),
     Picture("apart", "section-3-1-1", _apart),
     Picture("explanations", "explanations", _why),
