@@ -13,7 +13,7 @@ import argparse
 import difflib
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -192,12 +192,10 @@ class Rows:
     ) -> str:
         """Activation fractions as Markdown: a model a row, a sigma2 a column, with dead units."""
         head = [title, *(f"{value:g}" for value in sigma2)]
-        lines = [_row(head), _row(["---"] * len(head))]
-        for model in models:
-            lines.append(
-                _row([model, *(self._cell(digits, model=model, sigma2=s, **keys) for s in sigma2)])
-            )
-        return "\n".join(lines)
+        return _table(head, (
+            [model, *(self._cell(digits, model=model, sigma2=s, **keys) for s in sigma2)]
+            for model in models
+        ))  # fmt: skip
 
     def _cell(self, digits: int, **keys: Any) -> str:
         rows = self._at(**keys)
@@ -239,8 +237,7 @@ class Rows:
         """
         words = self._cut(epochs, dataset)
         head = ["statement, up to epoch", *map(str, epochs)]
-        lines = [_row(head), _row(["---"] * len(head))]
-        return "\n".join(lines + [_row([name, *found]) for name, found in words.items()])
+        return _table(head, ([name, *found] for name, found in words.items()))
 
     def turned(self, epochs: Sequence[int], dataset: str) -> list[str]:
         """Statements that were supported at one of these epochs and contradicted at another."""
@@ -281,9 +278,9 @@ def quickstarts() -> str:
     table["says"] = table["verdict"] + lacks + table["effect"].map(", {:+.3f}".format)
     sweeps, statements = table["sweep"].unique(), table["prediction"].unique()
     said = table.set_index(["prediction", "sweep"])["says"]
-    lines = [_row(head) for head in (["statement", *sweeps], ["---"] * (1 + len(sweeps)))]
-    lines += [_row([name, *(said[name, sweep] for sweep in sweeps)]) for name in statements]
-    return "\n".join(lines)
+    return _table(
+        ["statement", *sweeps], ([n, *(said[n, sweep] for sweep in sweeps)] for n in statements)
+    )
 
 
 @lru_cache
@@ -308,8 +305,9 @@ def _interval(values: pd.Series) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def _holds(condition: bool, words: str) -> str:
