@@ -164,7 +164,7 @@ class TritonStep(Step):
         order = order.contiguous()
         noise = eps.contiguous() if isinstance(eps, Tensor) else x
         member = W.stride(0)
-        high = min(64, max(16, _power_of_two(rows)))
+        high = _rows_of_a_tile(rows)
         known = {"ACTIVATION": _ACTIVATIONS[type(problem.activation)], **shared}
         mean, slope = self._mean, self._slope
         q, p = (slope.q, slope.p) if slope is not None else (2, 0)
@@ -230,7 +230,7 @@ class TritonSums:
         kernels, tiles, W, shared = self._kernels, self._tiles, self._W, self._shared
         (G, m, n), rows = W.shape, x.shape[0]
         sizes = (W.stride(0), _apart(m), rows, 1, m, n)
-        high = min(64, max(16, _power_of_two(rows)))
+        high = _rows_of_a_tile(rows)
         squares = W.new_zeros(G)
         kernels.encode[(_parts(m, tiles.units), G)](
             x, self._order, x, self._seeds, self._sigma, W, self._b, self._h, self._mean,
@@ -270,6 +270,11 @@ def _column(value: PerMember | float, like: Tensor) -> Tensor:
 
 def _parts(whole: int, part: int) -> int:
     return -(-whole // part)
+
+
+def _rows_of_a_tile(rows: int) -> int:
+    """Of encode, decode and back, for so many rows."""
+    return min(64, max(16, _power_of_two(rows)))
 
 
 def _power_of_two(number: int) -> int:
