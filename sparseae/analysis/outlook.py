@@ -179,7 +179,7 @@ def _candidates(outcome: Outcome) -> list[Option]:
         options += [Option(seeds=3, sigma2=values) for values in between[1:] if values]
     seeds = min(curve.seeds.size for curve in curves)
     costs = {option: _cost(option, seeds, epoch, curves[0].sigma2.size) for option in options}
-    return sorted((o for o in options if costs[o] <= _MOST), key=lambda o: costs[o])
+    return sorted((o for o in costs if costs[o] <= _MOST), key=costs.__getitem__)
 
 
 def _cost(option: Option, seeds: int, epoch: int, values: int) -> float:

@@ -70,8 +70,8 @@ def _condition(found: list[Curve]) -> str:
     if not words:
         return ""
     share = np.concatenate([h[np.isfinite(h)] for h in held]) if held else np.empty(0)
-    often = f"held for {share.mean():.3%} of units and epochs; " if share.size else ""
-    return f"the condition {often}the lambda that it would take, in the median: {'; '.join(words)}"
+    often = f"the condition held for {share.mean():.3%} of units and epochs; " if share.size else ""
+    return f"{often}the lambda that it would take, in the median: {'; '.join(words)}"
 
 
 def _kink(found: list[Curve]) -> str:
