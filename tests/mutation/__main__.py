@@ -131,6 +131,8 @@ TESTS: dict[str, list[str]] = {
     "analysis/verdicts.py": ["tests/analysis/test_verdict_rules.py", *PREDICTIONS],
     "results/reader.py": ["tests/results/test_loading.py", "tests/results/test_reader.py"],
     "results/store.py": ["tests/results/test_store.py"],
+    "results/weights.py": ["tests/results/test_reader.py"],
+    "sweep/checkpoints.py": ["tests/sweep/test_checkpoint_choice.py"],
     "sweep/piece.py": ["tests/sweep/test_piece.py"],
     "sweep/space.py": ["tests/sweep/test_space.py"],
     "theory/checks.py": ["tests/theory/test_checks.py"],

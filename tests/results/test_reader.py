@@ -154,6 +154,29 @@ def test_weights(tmp_path):
     assert name in refused(tmp_path / "s", name, call=sparseae.load_weights)
 
 
+def test_weights_are_those_of_the_furthest_checkpoint_that_has_the_trial(tmp_path):
+    """Where none were kept; every member of a stack has a row of its own."""
+    write(tmp_path / "s")
+    name = trial(0).trial_id
+    for place, epoch, members in (
+        ("a", 9, ["x", name]), ("b/c", 10, [name, "x"]), ("d", 2, [name]), ("e", 11, ["x"]),
+    ):  # fmt: skip
+        W = 100.0 * epoch + np.arange(len(members) * 6).reshape(-1, 3, 2)
+        tensors = {"W": W, "b": W[..., 0].copy(), "momentum": W}
+        file = tmp_path / "s" / "checkpoints" / place / "state.safetensors"
+        file.parent.mkdir(parents=True)
+        save_file(tensors, file, {"epoch": str(epoch), "trial_ids": json.dumps(members)})
+    for place, header in (("f", b"{"), ("g", b"[1]"), ("h", b'{"__metadata__": 3}'), ("i", b"{}")):
+        file = tmp_path / "s" / "checkpoints" / place / "state.safetensors"
+        file.parent.mkdir()
+        file.write_bytes(len(header).to_bytes(8, "little") + header)
+    weights = sparseae.load_weights(tmp_path, name)
+    assert list(weights) == ["W", "b"]
+    assert weights["W"].tolist() == [[1000, 1001], [1002, 1003], [1004, 1005]]
+    assert weights["b"].tolist() == [1000, 1002, 1004]
+    assert sparseae.load_weights(tmp_path / "s", "x")["W"].tolist()[0] == [1100, 1101]
+
+
 def test_units_before_any_trial_has_finished(tmp_path):
     write(tmp_path / "s")
     assert "units" in refused(tmp_path / "s", call=sparseae.load_units)
