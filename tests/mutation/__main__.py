@@ -74,7 +74,7 @@ TESTS: dict[str, list[str]] = {
     "model/activations.py": ["tests/model", DEFINITION],
     "model/coefficients.py": ["tests/model/test_coefficients.py"],
     "model/constraints.py": ["tests/model/test_constraints.py", "tests/model", DEFINITION],
-    "model/contract.py": ["tests/model/test_extensions.py", *OBJECTIVE],
+    "model/contract.py": ["tests/model/test_contract.py"],
     "model/corruption.py": OBJECTIVE,
     "model/forms.py": [*OBJECTIVE, "tests/model/test_extensions.py"],
     "model/network.py": ["tests/model/test_network.py"],
