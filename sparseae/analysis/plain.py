@@ -56,7 +56,7 @@ class Answer:
     answer: str
     verdict: str
     words: str
-    statements: list[tuple[Prediction, str, Outcome]]
+    statements: Sequence[tuple[TrendPrediction, str, Outcome]]
 
 
 def on_each(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
@@ -72,24 +72,26 @@ def answers(statements: Statements) -> list[Answer]:
         asked = [
             (case, dataset, outcome)
             for case, outcomes in statements
-            if case.name == name and (not subjects or case.subject in subjects)
+            if isinstance(case, TrendPrediction)
+            and case.name == name
+            and (not subjects or case.subject in subjects)
             for dataset, outcome in on_each(outcomes).items()
         ]
         found.append(_answer(question, asked))
     return found
 
 
-def _answer(question: str, asked: list[tuple[Prediction, str, Outcome]]) -> Answer:
+def _answer(question: str, asked: list[tuple[TrendPrediction, str, Outcome]]) -> Answer:
     if not asked:
         return Answer(question, NOT_TESTED, NOT_TESTED, "These results have no trials for it.", [])
     verdicts = {outcome.verdict for _, _, outcome in asked}
-    subjects = list(dict.fromkeys(_model(case) for case, _, _ in asked))
+    subjects = {case.model for case, _, _ in asked}
     parts = []
     for verdict in (SUPPORTED, CONTRADICTED, INCONCLUSIVE):
         by_dataset: dict[str, list[str]] = {}
         for case, dataset, outcome in asked:
             if outcome.verdict == verdict:
-                by_dataset.setdefault(dataset, []).append(_model(case))
+                by_dataset.setdefault(dataset, []).append(case.model)
         groups: dict[tuple[str, ...], list[str]] = {}
         for dataset, models in by_dataset.items():
             groups.setdefault(tuple(models), []).append(dataset)
@@ -103,10 +105,6 @@ def _answer(question: str, asked: list[tuple[Prediction, str, Outcome]]) -> Answ
         verdict = next(iter(decided or verdicts))
         answer = _YES[verdict] + (", where decided" if decided and decided != verdicts else "")
     return Answer(question, answer, verdict, "; ".join(parts), asked)
-
-
-def _model(case: Prediction) -> str:
-    return case.model if isinstance(case, TrendPrediction) else case.subject or case.name
 
 
 def _listed(words: Sequence[str]) -> str:

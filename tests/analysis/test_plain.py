@@ -109,6 +109,7 @@ TO_TELL = "too uncertain, or too near the margin, to tell"
         ({"measure": "pre_activation"},
          f"{WHAT} stands at its limit, {ENDS}, and can show little{NUMBERS}"),
         ({"trend": "flat", "measure": "pre_activation"}, STAYS),
+        ({"seeds": 2}, FALLS.replace("3 seeds", "2 seeds")),
         ({"last": nan}, "there are too few trials to compare"),
         ({"settled": False}, f"{FALLS}, and still moves"),
         ({"settled": False, "trend": "flat"}, STAYS),

@@ -37,13 +37,14 @@ def test_without_the_theorys_columns_nothing_is_read():
     assert read(made(ae_bias_gradient_rms=nan, lemma1_bound=1.0)) == {}
     bounds = {"ae_bias_gradient_rms": 1.0, "lemma1_bound": 2.0}
     assert read(made(epoch=0, **bounds)) == {}  # nothing has trained
+    assert len(read(made(epoch=1, **bounds))) == 1
     assert read(replace(made(**bounds), settings={"encoder_bias": False})) == {}
 
 
 def test_lemma_1_is_read_as_a_share_of_its_bound():
     by_epoch = np.array([1.0, 2, 3, 4, nan])
     first = made(ae_bias_gradient_rms=by_epoch, lemma1_bound=20.0)
-    second = made("cae", ae_bias_gradient_rms=8.0, lemma1_bound=[10.0, 0, 10, 10, 10])
+    second = made("cae", ae_bias_gradient_rms=[8.0, 0, 8, 8, 8], lemma1_bound=[10.0, 0, 10, 10, 10])
     (words,) = read(first, second).values()
     # 24 of 0.05 to 0.2, 24 of 0.8 (a bound of 0 has no share).
     assert words == ("dJ_AE/db_j is 50.0% of its bound in the median over epochs, at most 80.0%")
@@ -60,7 +61,7 @@ def test_lemma_1_is_read_as_a_share_of_its_bound():
 
 
 def test_theorem_1_is_read_by_how_often_it_held_and_the_lambda_it_would_take():
-    gradient = [0.1, 0.1, 0.1, 0.1, 0.5]
+    gradient = [0.1, 0.3, 0.3, 0.3, 0.5]
     one = made(bias_gradient=gradient, lemma1_bound=2.0, condition_share=[0.0, 0.5, 0.5, 0.5, nan])
     table = {k: v for k, v in read(one).items() if k[0] == "theorem-1"}
     # sigma2 bound / gradient is 0 at sigma2 = 0, and 0.25 * 2 / 0.1 = 5 at the start.
@@ -73,9 +74,16 @@ def test_theorem_1_is_read_by_how_often_it_held_and_the_lambda_it_would_take():
 def test_where_no_gradient_pushes_no_lambda_is_asked():
     none = made(bias_gradient=[-1.0, 0, 0, 0, 0], lemma1_bound=2.0)
     assert read(none) == {}
-    end = made("cae", bias_gradient=[-1.0, 0, 0, 0, 0.25], lemma1_bound=2.0)
-    assert read(none, end)["theorem-1", "digits"] == (
+    # One seed of three has 0 at the end, and no lambda: the others' are 0 at sigma2 = 0, and 2.
+    end = np.zeros((3, 2, 5))
+    end[:2, :, -1], end[..., 0] = 0.25, -1
+    cae = made("cae", bias_gradient=end, lemma1_bound=2.0)
+    assert read(none, cae)["theorem-1", "digits"] == (
         "the lambda that it would take, in the median: relu cae 1 at the end"
+    )
+    mdae = made("mdae", bias_gradient=1.0, lemma1_bound=2.0)
+    assert read(mdae, cae)["theorem-1", "digits"].endswith(
+        "relu cae 1 at the end; relu mdae 0.25 at the start and 0.25 at the end"
     )
 
 
