@@ -19,9 +19,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import boxcox
 
 from sparseae.analysis import thresholds
 from sparseae.analysis.curves import Curve
+from sparseae.analysis.inference import NAN, mean
 from sparseae.analysis.prediction import Evidence, Prediction
 from sparseae.analysis.trends import Judged, dead_onset, trend_of
 from sparseae.analysis.verdicts import INCONCLUSIVE, TOGETHER, Looks, Outcome, outcomes_of
@@ -162,18 +164,18 @@ def _candidates(outcome: Outcome) -> list[Option]:
         return []
     if len(lengths := {curve.epoch for curve in curves}) > 1:
         return [Option(epochs=max(lengths))]  # they cannot be compared before they are alike
-    needs, epoch = outcome.needs, curves[0].epoch
     if any(curve.unfinished for curve in curves):
         return []  # what is on its way comes first
-    longer = [max(epoch + 1, thresholds.FEWEST_EPOCHS, round(epoch * by)) for by in _EPOCHS]
+    epoch = curves[0].epoch
+    longer = [max(thresholds.FEWEST_EPOCHS, round(epoch * by)) for by in _EPOCHS]
     options = []
-    if "seeds" in needs:
+    if outcome.needs == "seeds":
         options += [Option(seeds=n) for n in _SEEDS]
-        options += [Option(seeds=n, epochs=e) for n, e in itertools.product((2, 4), longer[1:4:2])]
-    if "epochs" in needs:
+        options += [Option(seeds=n, epochs=e) for n, e in itertools.product((2, 4), longer[1::2])]
+    elif outcome.needs == "epochs":
         options += [Option(epochs=e) for e in longer]
-        options += [Option(seeds=n, epochs=e) for n, e in itertools.product((2, 4), longer[1:4])]
-    if "sigma2" in needs:
+        options += [Option(seeds=n, epochs=e) for n, e in itertools.product((2, 4), longer[1:])]
+    elif outcome.needs == "sigma2":
         between = [_between(curves[0], n) for n in _SIGMA2]
         options += [Option(sigma2=values) for values in between if values]
         options += [Option(seeds=3, sigma2=values) for values in between[1:] if values]
@@ -190,10 +192,7 @@ def _cost(option: Option, seeds: int, epoch: int, values: int) -> float:
 
 def _between(curve: Curve, count: int) -> tuple[float, ...]:
     """Values of sigma2, even in sigma, where dead units begin to rise; beyond the last if none."""
-    with np.errstate(invalid="ignore"):
-        dead = np.nanmean(curve.dead, axis=0) if np.isfinite(curve.dead).any() else curve.dead[0]
-    onset = dead_onset(dead)
-    if onset is None:
+    if (onset := dead_onset(mean(curve.dead))) is None:
         return ()
     low, high = np.sqrt(curve.sigma2[onset - 1]), np.sqrt(curve.sigma2[onset])
     inner = np.linspace(low, high, count + 2)[1:-1]
@@ -230,13 +229,14 @@ def _draw(curves: Sequence[Curve], option: Option, rng: np.random.Generator) -> 
     """Some curves as they may be once an option is trained."""
     seeds = max(curve.seeds.size for curve in curves)
     weights = rng.standard_normal((option.seeds + 1, seeds))
-    scale = float(np.sqrt((seeds - 1) / rng.chisquare(seeds - 1))) if seeds > 1 else 1.0
-    power, along = rng.uniform(0, 2), np.exp(rng.normal(0, 0.5, len(option.sigma2)))
+    scale = float(np.sqrt((seeds - 1) / rng.chisquare(seeds - 1))) if seeds > 1 else NAN
+    power = rng.uniform(0, 2)
+    along = np.exp(rng.normal(0, 0.5)) if option.sigma2 else NAN
     future = []
     for curve in curves:
         if option.sigma2:
             curve = _denser(curve, option.sigma2, along)
-        if option.epochs > curve.epoch:
+        if option.epochs:
             curve = _longer(curve, option.epochs, power)
         if option.seeds:
             curve = _wider(curve, weights, scale, rng)
@@ -253,14 +253,14 @@ def _wider(curve: Curve, weights: np.ndarray, scale: float, rng: np.random.Gener
     def wider(table: np.ndarray, noise: float, low: float = -np.inf, high: float = np.inf):
         if not known:
             return np.concatenate([table, np.full((more, *table.shape[1:]), np.nan)])
-        mean = table[rows].mean(0)
+        middle = table[rows].mean(0)
         if known == 1:
             shape = (more, table.shape[1], *[1] * (table.ndim - 2))
-            drawn = mean + noise * rng.standard_normal(shape)
+            drawn = middle + noise * rng.standard_normal(shape)
         else:
-            deviation = scale * (table[rows] - mean) / np.sqrt(known - 1)
+            deviation = scale * (table[rows] - middle) / np.sqrt(known - 1)
             own = weights[:, :known]
-            centre = mean + np.tensordot(own[0], deviation, 1) / np.sqrt(known)
+            centre = middle + np.tensordot(own[0], deviation, 1) / np.sqrt(known)
             drawn = centre + np.tensordot(own[1:], deviation, 1)
         return np.concatenate([table, np.clip(drawn, low, high)])
 
@@ -273,9 +273,7 @@ def _wider(curve: Curve, weights: np.ndarray, scale: float, rng: np.random.Gener
         pre_activations=wider(curve.pre_activations, noise / 0.4),
         lengths=wider(curve.lengths, 0.0),
         theory={name: wider(table, 0.0) for name, table in curve.theory.items()},
-        trial_ids=np.concatenate(
-            [curve.trial_ids, np.full((more, curve.trial_ids.shape[1]), "", dtype=object)]
-        ),
+        trial_ids=np.concatenate([curve.trial_ids, np.full((more, curve.trial_ids.shape[1]), "")]),
         trials=curve.trials + more * curve.sigma2.size,
     )
 
@@ -283,8 +281,8 @@ def _wider(curve: Curve, weights: np.ndarray, scale: float, rng: np.random.Gener
 def _longer(curve: Curve, epochs: int, power: float) -> Curve:
     """A curve with more epochs, whose pace falls with a power of them."""
     now = max(curve.epoch, 1)
-    t = np.arange(curve.epoch + 1, epochs + 1) / now
-    way = now * (np.log(t) if abs(power - 1) < 1e-6 else (t ** (1 - power) - 1) / (1 - power))
+    # The sum of the paces from now on: t^(1 - power) - 1 over 1 - power, or log t.
+    way = now * boxcox(np.arange(curve.epoch + 1, epochs + 1) / now, 1 - power)
 
     def longer(table: np.ndarray, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
         window = table[..., curve.epoch - -(-curve.epoch // 5) :]
@@ -303,20 +301,20 @@ def _longer(curve: Curve, epochs: int, power: float) -> Curve:
     )
 
 
-def _denser(curve: Curve, sigma2: Sequence[float], along: np.ndarray) -> Curve:
-    """A curve with further values of sigma2, each some way between its neighbours."""
+def _denser(curve: Curve, sigma2: Sequence[float], along: float) -> Curve:
+    """A curve with further values of sigma2, each between its neighbours: as far as its sigma is,
+    to the power of ``along``."""
     sigma, known = np.sqrt(np.array(sigma2)), np.sqrt(curve.sigma2)
-    after = np.clip(np.searchsorted(known, sigma), 1, known.size - 1)
-    share = (sigma - known[after - 1]) / (known[after] - known[after - 1])
-    share = np.sort(np.clip(share, 0, 1) ** np.median(along))
-    order = np.argsort(np.concatenate([known, sigma]), kind="stable")
+    after = np.searchsorted(known, sigma)
+    share = ((sigma - known[after - 1]) / (known[after] - known[after - 1])) ** along
+    order = np.argsort(np.concatenate([known, sigma]))
 
     def denser(table: np.ndarray) -> np.ndarray:
-        way = share.reshape(1, -1, *[1] * (table.ndim - 2))
+        way = share.reshape(share.shape + (1,) * (table.ndim - 2))
         new = (1 - way) * table[:, after - 1] + way * table[:, after]
         return np.concatenate([table, new], axis=1)[:, order]
 
-    ids = np.full((curve.trial_ids.shape[0], len(sigma2)), "", dtype=object)
+    ids = np.full((curve.trial_ids.shape[0], len(sigma2)), "")
     return replace(
         curve,
         sigma2=np.concatenate([curve.sigma2, sigma2])[order],

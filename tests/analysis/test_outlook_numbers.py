@@ -105,6 +105,9 @@ def test_more_epochs_are_tried_where_they_lack():
     assert lengths([o for o in options if o.seeds]) == {
         (n, e) for n in (2, 4) for e in (20, 30, 50)
     }
+    # Of twenty seeds two more with ten times the epochs are exactly ten times the cost.
+    many = lengths(outlook._candidates(outcome("epochs", made(R=20))))
+    assert {option for option in many if option[1] == 100} == {(0, 100), (2, 100)}
     # Two epochs show no pace: the fewest that do.
     few = outlook._candidates(outcome("epochs", made(epochs=2)))
     assert [o.epochs for o in few if not o.seeds] == [5, 6, 10, 20]
@@ -121,8 +124,10 @@ def test_more_values_of_sigma2_are_tried_where_dead_units_begin():
     assert outlook._candidates(outcome("sigma2")) == []  # they do not begin: 0.5 everywhere
     unknown = made(deads=np.full((3, 4, 11), nan))
     assert outlook._candidates(outcome("sigma2", unknown)) == []
-    some = np.where(np.arange(3).reshape(3, 1, 1) == 0, nan, dead)
-    assert outlook._candidates(outcome("sigma2", made(deads=some))) == options
+    for gap in (np.arange(3).reshape(3, 1, 1) == 0, np.arange(4).reshape(1, 4, 1) == 3):
+        some = np.where(gap, nan, dead)
+        found = outlook._candidates(outcome("sigma2", made(deads=some)))
+        assert repr(found) == repr(options)
 
 
 def test_curves_of_unlike_length_are_made_alike_and_what_is_on_its_way_is_waited_for():
@@ -144,6 +149,7 @@ def test_the_seeds_of_the_curve_that_has_fewest_tell_the_cost():
     ("power", "way"),
     [
         (0.0, [0.1, 0.2, 0.5]),
+        (0.5, 2 * (np.sqrt([1.1, 1.2, 1.5]) - 1)),
         (1.0, np.log([1.1, 1.2, 1.5])),
         (2.0, 1 - 1 / np.array([1.1, 1.2, 1.5])),
     ],
@@ -165,6 +171,52 @@ def test_a_pace_slows_down_as_a_power_of_the_epochs(power, way):
     assert then.theory["bias_gradient"][1, 1, at] == pytest.approx(-20 - 20 * ahead)
     assert (then.deads == 0.5).all()
     assert then.deads.shape == (3, 4, 16)
+
+
+def test_a_pace_is_that_of_the_last_fifth_by_least_squares():
+    square = np.broadcast_to(np.arange(12.0) ** 2 / 1000, (3, 4, 12))
+    then = outlook._longer(made(epochs=11, pre_activations=square), 12, 0.0)
+    assert then.pre_activations[0, 0, -1] == pytest.approx(0.121 + 0.019)  # of epochs 8 to 11
+    two = np.broadcast_to([0.1, 0.3], (3, 4, 2))
+    then = outlook._longer(made(epochs=1, pre_activations=two), 4, 1.0)
+    assert then.pre_activations[0, 0, 2:] == pytest.approx(0.3 + 0.2 * np.log([2, 3, 4]))
+
+
+def test_how_the_pace_falls_and_where_a_value_lies_are_drawn():
+    """The power is even between 0 and 2; how far along is log-normal about its sigma."""
+    steady = made(pre_activations=np.broadcast_to(np.arange(11.0), (3, 4, 11)))
+    rng = np.random.default_rng(0)
+    ends = np.array([
+        outlook._draw([steady], Option(epochs=20), rng)[0].pre_activations[0, 0, -1] - 10
+        for _ in range(800)
+    ])  # fmt: skip
+    # Twice the epochs: at powers 0, 1/2, 1, 3/2 and 2.
+    marks = 10 * np.array([1, 2 * (2**0.5 - 1), np.log(2), 2 * (1 - 2**-0.5), 0.5])
+    assert ends.max() <= marks[0]
+    assert ends.min() >= marks[-1]
+    shares = np.histogram(ends, marks[::-1])[0] / ends.size
+    assert shares == pytest.approx(0.25, abs=0.06)
+
+    rising = made(pre_activations=np.broadcast_to(np.arange(4.0)[:, None], (3, 4, 11)))
+    draws = [outlook._draw([rising], Option(sigma2=(0.0225, 0.0289)), rng)[0] for _ in range(800)]
+    first, second = (np.array([d.pre_activations[0, k, 0] for d in draws]) - 1 for k in (2, 3))
+    powers = np.log(np.log(first) / np.log(0.5))
+    assert powers.mean() == pytest.approx(0, abs=0.06)
+    assert powers.std() == pytest.approx(0.5, abs=0.05)
+    assert np.log(np.log(second) / np.log(0.7)) == pytest.approx(powers)
+
+
+def test_one_seed_is_drawn_as_real_runs_deviate_and_two_by_their_own_difference():
+    rng = np.random.default_rng(0)
+    one = [outlook._draw([made(R=1)], Option(seeds=1), rng)[0] for _ in range(300)]
+    assert np.std([d.activations[1, 0, 0] for d in one]) == pytest.approx(0.006, rel=0.15)
+    table = np.broadcast_to(np.array([0.4, 0.6]).reshape(2, 1, 1), (2, 4, 11))
+    two = [outlook._draw([made(R=2, pre_activations=table)], Option(seeds=1), rng)[0]
+           for _ in range(300)]  # fmt: skip
+    drawn = np.array([d.pre_activations[2, 0, 0] for d in two])
+    # Student's t of one degree of freedom, times sqrt(1 + 1/2) of the deviation: its quartiles.
+    quartiles = 0.5 + np.array([-1, 1]) * 0.2 / 2**0.5 * 1.5**0.5
+    assert np.quantile(drawn, [0.25, 0.75]) == pytest.approx(quartiles, abs=0.06)
 
 
 def test_a_pace_ends_at_zero_and_one_and_one_epoch_shows_none():
@@ -194,7 +246,7 @@ def test_a_value_of_sigma2_lies_between_its_neighbours_by_sigma():
               ("activations", "deads", "pre_activations")}  # fmt: skip
     one = made(**tables, lengths=np.broadcast_to(by[..., 0], (3, 4)),
                theory={"bias_gradient": np.broadcast_to(by, (3, 4, 11))})  # fmt: skip
-    then = outlook._denser(one, (0.0144, 0.0225), np.array([1.0, 1.0]))  # 0.2 and 0.5 of the way
+    then = outlook._denser(one, (0.0144, 0.0225), 1.0)  # 0.2 and 0.5 of the way
     assert then.sigma2 == pytest.approx([0.0, 0.01, 0.0144, 0.0225, 0.04, 0.09])
     expected = pytest.approx([0.1, 0.2, 0.28, 0.4, 0.6, 0.7])
     assert then.activations[0, :, 0] == expected
@@ -204,11 +256,8 @@ def test_a_value_of_sigma2_lies_between_its_neighbours_by_sigma():
     assert then.lengths[0] == expected
     assert then.trial_ids[1].tolist() == ["1/0", "1/1", "", "", "1/2", "1/3"]
     assert then.trials == 12 + 3 * 2
-    # The median of the powers bends the way; beyond the ends it is the end.
-    bent = outlook._denser(one, (0.0225, 0.5), np.array([1.0, 3.0]))
-    assert bent.activations[0, :, 0] == pytest.approx([0.1, 0.2, 0.2 + 0.4 * 0.25, 0.6, 0.7, 0.7])
-    before = outlook._denser(replace(one, sigma2=one.sigma2 + 0.01), (0.005,), np.array([1.0]))
-    assert before.activations[0, 0, 0] == pytest.approx(0.1)
+    bent = outlook._denser(one, (0.0225, 0.0625), 2.0)
+    assert bent.activations[0, :, 0] == pytest.approx([0.1, 0.2, 0.3, 0.6, 0.625, 0.7])
 
 
 def test_further_seeds_are_drawn_about_the_mean_by_the_weights():
@@ -321,8 +370,8 @@ def test_a_draw_changes_the_statements_curves_and_no_other():
 
 
 def test_what_is_inconclusive_is_asked_at_the_level_that_a_further_look_leaves(monkeypatch):
-    frame = curve("weak", model="dae", seeds=2, noise=0.006)
-    judged, asked = judge(frame), []
+    frames = [curve("weak", model=model, seeds=2, noise=0.006) for model in ("dae", "edae")]
+    judged, asked = judge(pd.concat(frames)), []
 
     def never(case, outcome, here, option, limit, draws):
         asked.append((case.label, option, limit, draws))
@@ -332,6 +381,7 @@ def test_what_is_inconclusive_is_asked_at_the_level_that_a_further_look_leaves(m
     found = list(open_statements(judged, Looks()))
     outcomes = [o["digits"] for _, o in outcomes_of(judged)]
     undecided = sum(o.verdict == "inconclusive" and o.p == o.p for o in outcomes)
+    assert undecided != sum(o.verdict == "inconclusive" and o.p != o.p for o in outcomes)
     assert len(found) == sum(o.verdict == "inconclusive" for o in outcomes)
     limit = thresholds.ALPHA * thresholds.spent(2) / (1 + undecided)
     assert {round(one[2], 12) for one in asked} == {round(limit, 12)}
@@ -353,3 +403,34 @@ def test_the_options_end_with_the_first_that_is_enough(monkeypatch):
             one for one in open_statements(judged, Looks()) if outlook._candidates(one.outcome)
         ]
         assert {len(one.options) for one in found} == count
+
+
+def test_what_was_looked_at_before_leaves_less_and_opens_what_was_decided(monkeypatch):
+    judged, limits = judge(curve("decreasing", model="dae", seeds=3)), []
+
+    def never(case, outcome, here, option, limit, draws):
+        limits.append(limit)
+        return 0.0
+
+    monkeypatch.setattr(outlook, "_odds", never)
+    key = "relu-corruption-sparser: relu dae unit_norm, digits"
+    labels = [one.case.label for one in open_statements(judged, Looks())]
+    assert key.rpartition(",")[0] not in labels
+    limits.clear()
+    seen = {key: [f"{n} trials" for n in range(300)]}
+    found = [one for one in open_statements(judged, Looks(seen)) if key.startswith(one.case.label)]
+    assert len(found) == 1
+    assert min(limits) == pytest.approx(thresholds.ALPHA * thresholds.spent(302), rel=0.9)
+
+
+def test_a_statement_about_many_curves_is_drawn_a_few_times(monkeypatch):
+    asked = {}
+    for variants in (4, 5):
+        frames = [curve("weak", model="dae", seeds=2, noise=0.01, learning_rate=rate)
+                  for rate in range(variants)]  # fmt: skip
+        draws = []
+        monkeypatch.setattr(outlook, "_odds", lambda *a, draws=draws: draws.append(a[5]) or 0.5)
+        for one in open_statements(judge(pd.concat(frames)), Looks()):
+            if one.case.name == "relu-corruption-sparser" and draws:
+                asked[variants] = draws[-1]
+    assert asked == {4: 48, 5: 12}

@@ -39,6 +39,11 @@ class Narrow(Sigmoid):
         return torch.sigmoid(a)[..., :1]
 
 
+class NarrowSlope(Sigmoid):
+    def slope(self, a, h, *, out=None):
+        return super().slope(a, h)[..., :1]
+
+
 class Number(Sigmoid):
     def value(self, a, *, out=None):
         return 0.5
@@ -94,6 +99,7 @@ class Linear(Sigmoid):
     ("kind", "words"),
     [
         (Narrow, "Narrow.value returns shape (2, 1), not (2, 20)"),
+        (NarrowSlope, "NarrowSlope.slope returns shape (2, 1), not (2, 20)"),
         (Number, "Number.value returns float, not a tensor"),
         (Curvature, "Curvature.curvature is not the derivative of slope"),
         (BySlope, "BySlope.curvature is not the same with a slope"),
@@ -121,6 +127,66 @@ def test_a_millionth_is_near_enough(by, sound):
         asked._activation(Off)
     else:
         assert says(asked._activation, Off) == "Off.backward is not slope times dh"
+
+
+def test_near_enough_is_by_the_size_of_what_is_compared():
+    class Small(Sigmoid):
+        pre_threshold = slope_in_h = None
+
+        def value(self, a, *, out=None):
+            return 1e-3 * torch.sigmoid(a)
+
+        def slope(self, a, h, *, out=None):
+            return 1.0001 * h * (1 - 1e3 * h)
+
+    assert says(asked._activation, Small) == "Small.slope is not the derivative of value"
+
+
+def test_an_activation_is_asked_on_the_same_numbers_of_both_signs_each_time():
+    seen = []
+    state = torch.get_rng_state()
+    for _ in range(2):
+
+        class Sees(Sigmoid):
+            def value(self, a, *, out=None):
+                seen.append(a.detach().clone())
+                return super().value(a)
+
+            def backward(self, dh, a, h, *, out=None):
+                assert dh.dtype == torch.float64
+                assert (dh < 0).any()
+                assert (dh > 0).any()
+                return super().backward(dh, a, h)
+
+        asked._activation(Sees)
+    assert torch.equal(torch.get_rng_state(), state)
+    half = len(seen) // 2
+    for first, again in zip(seen[:half], seen[half:], strict=True):
+        assert torch.equal(first, again)
+    assert {a.dtype for a in seen} == {torch.float64}
+    assert seen[0].unique().numel() == 40
+    assert (seen[0] < -1).any()
+    assert (seen[0] > 1).any()
+
+
+def test_a_constraint_is_asked_on_rows_of_every_length():
+    seen = {}
+    state = torch.get_rng_state()
+
+    class Sees(MaxNorm):
+        def project(self, W, c):
+            seen.update(W=W.clone(), max_norm=c.max_norm.column, sigma=c.sigma.column)
+            super().project(W, c)
+
+    asked._constraint(Sees)
+    assert torch.equal(torch.get_rng_state(), state)
+    W, length = seen["W"], seen["W"].norm(dim=-1)
+    assert W.dtype == torch.float64
+    assert seen["max_norm"].unique().numel() == 2
+    longer = length > seen["max_norm"]
+    assert longer.any()
+    assert (~longer & (length > 0)).any()
+    assert ((length == 0).sum(), (seen["sigma"] == 0).all()) == (1, True)
 
 
 def test_what_is_not_finite_is_near_nothing():
@@ -265,6 +331,7 @@ def test_a_model_is_asked_in_double_precision_with_the_noise_that_it_draws(sees,
     assert (None if seen["eps"] is None else tuple(seen["eps"].shape)) == noise
     tensors = [seen[name] for name in ("W", "b", "x", "eps") if seen[name] is not None]
     assert {tensor.dtype for tensor in tensors} == {torch.float64}
+    assert seen["training"] is PLAIN
     # Members that differ, as those of a stack do, and none at a number that hides a mistake.
     for tensor in tensors:
         assert not torch.equal(tensor[0], tensor[1])
@@ -324,3 +391,12 @@ def test_a_method_of_another_class_that_is_missing_is_named_by_it():
             raise NotImplementedError("Part.method")
 
     assert says(asked._activation, Elsewhere) == "Part.method is missing"
+
+
+@pytest.mark.parametrize("method", ["value", "gradient"])
+def test_a_models_method_that_is_missing_is_named(method):
+    def missing(*args: object) -> None:
+        raise NotImplementedError
+
+    kind = type("Mine", (AE,), {method: missing})
+    assert says(model, kind) == f"Mine.{method} is missing"

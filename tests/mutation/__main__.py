@@ -56,6 +56,11 @@ IN_C = [
     f"{TEST_C}::test_what_the_steps_in_c_lack_they_say",
     f"{TEST_C}::test_an_update_is_sgd_with_momentum_and_scaled_rows",
 ]
+EXTENSIONS = "tests/model/test_extensions.py"
+REFUSED = [
+    f"{EXTENSIONS}::test_a_model_whose_gradient_is_another_is_refused",
+    f"{EXTENSIONS}::test_what_is_missing_is_named",
+]
 OBJECTIVE = ["tests/model/test_objective.py", *FLOAT64]
 ROWS = "tests/analysis/test_reference.py::test_the_committed_tables_follow_from_the_committed_rows"
 PREDICTIONS = [
@@ -74,16 +79,16 @@ TESTS: dict[str, list[str]] = {
     "model/activations.py": ["tests/model", DEFINITION],
     "model/coefficients.py": ["tests/model/test_coefficients.py"],
     "model/constraints.py": ["tests/model/test_constraints.py", "tests/model", DEFINITION],
-    "model/contract.py": ["tests/model/test_contract.py"],
+    "model/contract.py": ["tests/model/test_contract.py", *REFUSED],
     "model/corruption.py": OBJECTIVE,
-    "model/forms.py": [*OBJECTIVE, "tests/model/test_extensions.py"],
+    "model/forms.py": [*OBJECTIVE, EXTENSIONS],
     "model/network.py": ["tests/model/test_network.py"],
-    "model/objective.py": [*OBJECTIVE, "tests/model/test_extensions.py"],
+    "model/objective.py": [*OBJECTIVE, EXTENSIONS],
     "model/penalties.py": ["tests/model", DEFINITION, WHOLE_RUNS],
     "model/second_order.py": OBJECTIVE,
     "model/trial.py": ["tests/model/test_trial.py"],
     "model/space.py": ["tests/model/test_space.py"],
-    "engine/c.py": [*ALONE, *FLOAT64, *IN_C, "tests/model/test_extensions.py"],
+    "engine/c.py": [*ALONE, *FLOAT64, *IN_C, EXTENSIONS],
     "engine/heldout.py": ["tests/engine/test_heldout.py"],
     "engine/measurements.py": [*FLOAT64, "tests/engine/test_measurements.py"],
     "engine/minibatches.py": [*FLOAT64, "tests/engine/test_minibatches.py"],
@@ -91,6 +96,7 @@ TESTS: dict[str, list[str]] = {
     "engine/stack.py": ["tests/engine/test_stack_of_trials.py", *FLOAT64],
     "engine/step.py": ["tests/engine/test_step.py", *FLOAT64],
     "engine/torch.py": ["tests/engine/test_stack_of_trials.py", *FLOAT64, *ALONE],
+    "analysis/behind.py": ["tests/analysis/test_behind.py"],
     "analysis/curves.py": [
         "tests/analysis/test_trend_numbers.py",
         "tests/analysis/test_trends.py",

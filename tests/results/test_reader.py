@@ -151,7 +151,9 @@ def test_weights(tmp_path):
     weights = sparseae.load_weights(tmp_path / "s", name)
     assert (weights["W"].shape, weights["b"].shape) == ((3, 2), (3,))
     file.write_bytes(b"broken")
-    assert name in refused(tmp_path / "s", name, call=sparseae.load_weights)
+    words = refused(tmp_path / "s", name, call=sparseae.load_weights)
+    assert name in words
+    assert words.endswith("cannot be read: Error while deserializing: header too small")
 
 
 def test_weights_are_those_of_the_furthest_checkpoint_that_has_the_trial(tmp_path):
@@ -160,13 +162,16 @@ def test_weights_are_those_of_the_furthest_checkpoint_that_has_the_trial(tmp_pat
     name = trial(0).trial_id
     for place, epoch, members in (
         ("a", 9, ["x", name]), ("b/c", 10, [name, "x"]), ("d", 2, [name]), ("e", 11, ["x"]),
+        ("f", 11, ["x"]), ("g", 11, ["x"]),
     ):  # fmt: skip
-        W = 100.0 * epoch + np.arange(len(members) * 6).reshape(-1, 3, 2)
+        W = (100.0 if place < "f" else 1.0) * epoch + np.arange(len(members) * 6).reshape(-1, 3, 2)
         tensors = {"W": W, "b": W[..., 0].copy(), "momentum": W}
         file = tmp_path / "s" / "checkpoints" / place / "state.safetensors"
         file.parent.mkdir(parents=True)
         save_file(tensors, file, {"epoch": str(epoch), "trial_ids": json.dumps(members)})
-    for place, header in (("f", b"{"), ("g", b"[1]"), ("h", b'{"__metadata__": 3}'), ("i", b"{}")):
+    save_file(tensors, tmp_path / "s" / "checkpoints" / "a" / "another.safetensors",
+              {"epoch": "99", "trial_ids": json.dumps([name])})  # fmt: skip
+    for place, header in (("h", b"{"), ("i", b"[1]"), ("j", b'{"__metadata__": 3}'), ("k", b"{}")):
         file = tmp_path / "s" / "checkpoints" / place / "state.safetensors"
         file.parent.mkdir()
         file.write_bytes(len(header).to_bytes(8, "little") + header)

@@ -56,6 +56,7 @@ def test_a_trial_goes_on_from_the_furthest_checkpoint_within_its_epochs(tmp_path
     leave(tmp_path, "b", 5, A)
     leave(tmp_path, "c", 6, A, B, "of another sweep")
     assert Found(tmp_path, sweep(5)).best() == {A: "b at 5", B: "a at 3"}
+    leave(tmp_path, "d", 1, "of another sweep")
     assert Found(tmp_path, sweep(6, keep="all")).best() == {A: "c at 6", B: "c at 6"}
 
 
@@ -120,6 +121,7 @@ def index(folder: Path) -> list[dict]:
 def test_the_index_says_what_is_in_each_with_its_size_and_time(tmp_path):
     leave(tmp_path, "old", 2, A)
     states = {"x/a": leave(tmp_path, "x/a", 3, A, B), "b": leave(tmp_path, "b", 5, C)}
+    (tmp_path / CHECKPOINTS / "b" / "zzz").write_text("of Tune")
     Found(tmp_path).all.close()
     about = {"x/a": (3, [A, B]), "b": (5, [C])}
     assert index(tmp_path) == [
