@@ -90,12 +90,11 @@ def _footprint(
         for i, seed in enumerate(seeds)
     ]  # fmt: skip
     batch = min(training.batch_size, samples)
-    traced = min(samples, max(batch, _TRACED // batch * batch) + samples % batch)
+    traced = min(samples, max(batch, _TRACED))
     x = torch.empty(traced, inputs, device="meta")
     distinct = len(set(seeds))
     with torch.inference_mode(), Allocations(x.device) as count:
         stack = Stack(trials, x, x.device, together=together)
-        order = torch.empty(distinct, traced, dtype=torch.int64, device=x.device)
         count.peak = 0
         for size in {batch, samples % batch} - {0}:
             rows = torch.empty(1, distinct, size, dtype=torch.int64, device=x.device)
@@ -106,12 +105,12 @@ def _footprint(
         kept = stack.sums()
         measuring = count.peak
         results = count.held - lasting
-        del kept, order
+        del kept
     more = (samples - traced) * (_FLOAT32 * inputs + _INT64 * distinct)
     return Footprint(
         lasting=lasting + results + more,
-        step=max(0, step - lasting),
-        measuring=max(0, measuring - lasting),
+        step=step - lasting,
+        measuring=measuring - lasting,
     )
 
 

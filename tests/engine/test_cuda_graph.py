@@ -8,6 +8,7 @@ step to step would be seen. It cannot show that CUDA accepts the capture.
 import dataclasses
 import gc
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,6 +69,8 @@ class FakeGraphs:
 
         class capture:
             def __init__(self, graph, stream, capture_error_mode) -> None:
+                assert stream == "the current stream"
+                assert capture_error_mode == "thread_local"
                 self.graph, self.recorder = graph, _Recorder(graph.calls)
 
             def __enter__(self) -> None:
@@ -94,7 +97,7 @@ class FakeGraphs:
     def install(self, monkeypatch, stack: Stack) -> None:
         monkeypatch.setattr(torch.cuda, "CUDAGraph", self.graph_type)
         monkeypatch.setattr(torch.cuda, "graph", self.capture)
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: "the current stream")
         stack.program.may_capture = True
 
 
@@ -254,3 +257,68 @@ def test_tf32_is_asked_for_while_a_stack_trains_and_never_leaks(tf32, monkeypatc
         stack.measure()
         assert set(seen) == {"ieee"}
         assert matmul.fp32_precision == ("ieee" if tf32 else "tf32")
+
+
+def test_precision_is_restored_whatever_happens():
+    matmul = torch.backends.cuda.matmul
+    for before in ("ieee", "tf32"):
+        with cuda_graph.precision(tf32=before == "tf32"):
+            with pytest.raises(ZeroDivisionError), cuda_graph.precision(tf32=before == "ieee"):
+                assert matmul.fp32_precision != before
+                raise ZeroDivisionError
+            assert matmul.fp32_precision == before
+
+
+def test_an_epoch_runs_on_a_stream_of_its_own_in_order_with_what_is_around_it(monkeypatch):
+    did, devices = [], []
+
+    class Stream:
+        def __init__(self, name, device):
+            self.name, self.device = name, device
+
+        def wait_stream(self, other):
+            did.append(f"{self.name} waits for {other.name}")
+
+    class Within:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def __enter__(self):
+            did.append(f"on {self.stream.name}")
+
+        def __exit__(self, *error):
+            did.append(f"off {self.stream.name}")
+            assert error[0] in (None, ZeroDivisionError)
+
+    def made(device):
+        devices.append(device)
+        return Stream("own", device)
+
+    monkeypatch.setattr(torch.cuda, "Stream", made)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("outer", device))
+    monkeypatch.setattr(torch.cuda, "stream", Within)
+    cuda_graph._stream.cache_clear()
+    card = torch.device("cuda", 1)
+    in_order = ["own waits for outer", "on own", "work", "off own", "outer waits for own"]
+    with cuda_graph._side_stream(card):
+        did.append("work")
+    assert did == in_order
+    did.clear()
+    with pytest.raises(ZeroDivisionError), cuda_graph._side_stream(card):
+        did.append("work")
+        raise ZeroDivisionError
+    assert did == in_order
+    assert devices == [card]  # each costs a workspace of the GEMMs
+    did.clear()
+    with cuda_graph._side_stream(torch.device("cpu")):
+        did.append("work")
+    assert did == ["work"]
+    cuda_graph._stream.cache_clear()
+
+
+@pytest.mark.parametrize("on_card", [False, True])
+def test_a_step_is_captured_on_a_card(on_card):
+    minibatches = Stack(trials("cae"), data(), together=6, at_once=True).minibatches
+    stands_in = SimpleNamespace(is_cuda=on_card, device=minibatches.data.device)
+    minibatches.data = stands_in
+    assert cuda_graph.Program(minibatches, lambda run: None).may_capture == on_card

@@ -61,6 +61,8 @@ REFUSED = [
     f"{EXTENSIONS}::test_a_model_whose_gradient_is_another_is_refused",
     f"{EXTENSIONS}::test_what_is_missing_is_named",
 ]
+CUDA_GRAPH = "tests/engine/test_cuda_graph.py"
+FOOTPRINT = "tests/engine/test_footprint.py"
 OBJECTIVE = ["tests/model/test_objective.py", *FLOAT64]
 ROWS = "tests/analysis/test_reference.py::test_the_committed_tables_follow_from_the_committed_rows"
 PREDICTIONS = [
@@ -89,9 +91,46 @@ TESTS: dict[str, list[str]] = {
     "model/trial.py": ["tests/model/test_trial.py"],
     "model/space.py": ["tests/model/test_space.py"],
     "engine/c.py": [*ALONE, *FLOAT64, *IN_C, EXTENSIONS],
+    "engine/choice.py": ["tests/engine/test_choice.py"],
+    "engine/choice_on_cpu.py": ["tests/engine/test_choice.py"],
+    "engine/choice_on_card.py": ["tests/engine/test_choice_on_card.py"],
+    "engine/cuda_graph.py": [
+        f"{CUDA_GRAPH}::test_a_capture_that_fails_once_is_tried_again",
+        f"{CUDA_GRAPH}::test_a_capture_that_fails_twice_is_told_once_and_changes_nothing",
+        *(
+            f"{CUDA_GRAPH}::test_a_captured_step_is_the_eager_one[{model}-softplus]"
+            for model in ("cae", "dae", "edae")
+        ),
+        f"{CUDA_GRAPH}::test_a_step_is_captured_on_a_card",
+        f"{CUDA_GRAPH}::test_an_epoch_runs_on_a_stream_of_its_own_in_order_with_what_is_around_it",
+        f"{CUDA_GRAPH}::test_any_batch_size_gives_the_steps_of_members_apart",
+        f"{CUDA_GRAPH}::test_nothing_is_collected_within_a_capture",
+        f"{CUDA_GRAPH}::test_precision_is_restored_whatever_happens",
+        f"{CUDA_GRAPH}::test_tf32_is_asked_for_while_a_stack_trains_and_never_leaks",
+    ],
+    "engine/footprint.py": [
+        f"{FOOTPRINT}::test_a_step_and_a_measurement_take_turns_and_a_card_keeps_both",
+        f"{FOOTPRINT}::test_fewer_members_at_once_take_less_to_step",
+        f"{FOOTPRINT}::test_more_samples_are_so_much_more_data_and_order",
+        f"{FOOTPRINT}::test_the_memory_of_any_shape_is_predicted_within_a_tenth",
+        f"{FOOTPRINT}::test_the_memory_of_training_alone_is_predicted_within_a_tenth",
+        f"{FOOTPRINT}::test_the_products_of_a_known_form_are_those_that_its_steps_call",
+        f"{FOOTPRINT}::test_what_a_measurement_leaves_lasts",
+        f"{FOOTPRINT}::test_what_changes_neither_memory_nor_products_is_not_asked_twice",
+        f"{FOOTPRINT}::test_what_fits_no_machine_has_the_size_of_its_weights_momentum_and_a_minibatch",
+        f"{FOOTPRINT}::test_which_seeds_makes_no_difference_but_how_many",
+    ],
     "engine/heldout.py": ["tests/engine/test_heldout.py"],
+    "engine/library.py": [
+        "tests/engine/test_library.py",
+        WHOLE_RUNS,
+        f"{TEST_C}::test_a_compiler_that_computes_wrong_is_not_used",
+        f"{TEST_C}::test_an_update_is_sgd_with_momentum_and_scaled_rows",
+        f"{TEST_C}::test_any_number_of_units_steps_as_by_torch",
+    ],
     "engine/measurements.py": [*FLOAT64, "tests/engine/test_measurements.py"],
     "engine/minibatches.py": [*FLOAT64, "tests/engine/test_minibatches.py"],
+    "engine/products.py": ["tests/engine/test_products.py"],
     "engine/randomness.py": ["tests/engine/test_randomness.py"],
     "engine/stack.py": ["tests/engine/test_stack_of_trials.py", *FLOAT64],
     "engine/step.py": ["tests/engine/test_step.py", *FLOAT64],
@@ -147,8 +186,12 @@ TESTS: dict[str, list[str]] = {
 
 #: Of these CI tries a sample: every mutant of theirs was tried, and no survivor is left.
 SAMPLED: tuple[str, ...] = (
+    "engine/choice.py",
+    "engine/choice_on_card.py",
+    "engine/choice_on_cpu.py",
     "engine/heldout.py",
     "engine/minibatches.py",
+    "engine/products.py",
     "engine/randomness.py",
     "engine/step.py",
     "model/coefficients.py",
