@@ -192,6 +192,8 @@ WRONG = {
     "the weight gradient": (".beta = momentum", ".beta = momentum * momentum"),
     "the penalty": ("s->lam * s->share", "s->lam"),
     "the update": ("wi -= rate * vi", "wi += rate * vi"),
+    "a row that is short": ("norm < lowest ||", ""),
+    "a row that is long": ("|| norm > highest", ""),
     "a later block of units": ("s->b + j, s->vb + j", "s->b, s->vb"),
     "the decay": ("s->decay * W[i]", "W[i]"),
     "relu": ("chosen(x < zero, zero, x)", "chosen(x < zero, x, zero)"),

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from sparseae.engine import cuda_graph
+from sparseae.engine.minibatches import Minibatches
 from sparseae.engine.stack import Stack
 from sparseae.model import MODELS
 from tests.engine.test_stack import data, trials
@@ -132,9 +133,12 @@ def test_a_capture_that_fails_twice_is_told_once_and_changes_nothing(monkeypatch
         fallen, graphs = captured(members, x, monkeypatch, broken=2)
     assert torch.equal(fallen.W, eager.W)
     assert graphs.events == ["capture", "capture"]
-    assert [r.getMessage().split(": ", 1)[1] for r in caplog.records] == [
+    (record,) = caplog.records
+    assert record.name == cuda_graph.__name__
+    assert record.getMessage() == (
+        "a step could not be captured as a CUDA graph and runs kernel by kernel: "
         "CUDA error: operation not permitted"
-    ]
+    )
 
 
 def test_a_capture_that_fails_once_is_tried_again(monkeypatch, caplog):
@@ -295,10 +299,15 @@ def test_an_epoch_runs_on_a_stream_of_its_own_in_order_with_what_is_around_it(mo
         return Stream("own", device)
 
     monkeypatch.setattr(torch.cuda, "Stream", made)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("outer", device))
+
+    def outer(device):
+        assert device == card
+        return Stream("outer", device)
+
+    card = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "current_stream", outer)
     monkeypatch.setattr(torch.cuda, "stream", Within)
     cuda_graph._stream.cache_clear()
-    card = torch.device("cuda", 1)
     in_order = ["own waits for outer", "on own", "work", "off own", "outer waits for own"]
     with cuda_graph._side_stream(card):
         did.append("work")
@@ -322,3 +331,14 @@ def test_a_step_is_captured_on_a_card(on_card):
     stands_in = SimpleNamespace(is_cuda=on_card, device=minibatches.data.device)
     minibatches.data = stands_in
     assert cuda_graph.Program(minibatches, lambda run: None).may_capture == on_card
+
+
+def test_all_that_a_step_depends_on_lies_where_the_data_do():
+    runs = []
+    minibatches = Minibatches(torch.empty(25, 6, device="meta"), seeds=[0, 1], batch=10, draws=1)
+    program = cuda_graph.Program(minibatches, runs.append)
+    program.run(1)
+    assert program.position.is_meta
+    assert [tuple(run.rows.shape) for run in runs] == [(1, 2, 10), (1, 2, 10), (1, 2, 5)]
+    assert all(run.rows.is_meta and run.eps.is_meta for run in runs)
+    assert all(vars(program)[name].is_meta for name in ("_order", "_offsets"))

@@ -102,6 +102,7 @@ TESTS: dict[str, list[str]] = {
             for model in ("cae", "dae", "edae")
         ),
         f"{CUDA_GRAPH}::test_a_step_is_captured_on_a_card",
+        f"{CUDA_GRAPH}::test_all_that_a_step_depends_on_lies_where_the_data_do",
         f"{CUDA_GRAPH}::test_an_epoch_runs_on_a_stream_of_its_own_in_order_with_what_is_around_it",
         f"{CUDA_GRAPH}::test_any_batch_size_gives_the_steps_of_members_apart",
         f"{CUDA_GRAPH}::test_nothing_is_collected_within_a_capture",
@@ -189,6 +190,7 @@ SAMPLED: tuple[str, ...] = (
     "engine/choice.py",
     "engine/choice_on_card.py",
     "engine/choice_on_cpu.py",
+    "engine/cuda_graph.py",
     "engine/heldout.py",
     "engine/minibatches.py",
     "engine/products.py",
