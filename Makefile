@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # pip's warnings (of an index that has not every package) would fill the screen; its errors show.
 PIP := $(BIN)/pip -qq install --constraint constraints.txt
-# Three files at a time, those with a cluster first: half of their time is waiting. Otherwise in an order
+# Four files at a time, those with a cluster first: a third of their time is waiting. Otherwise in an order
 # that no test was written in, and the same each time; `make test SEED=2` tries another.
 SEED ?= 150505561
-TESTS := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
+TESTS := $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder \
 	--randomly-seed $(SEED)
 
 # Where torch's build for CPUs is: the one on PyPI brings gigabytes of CUDA on Linux. Empty, as where

@@ -325,7 +325,9 @@ def given(kind: type[Model], encoder_input: Any) -> dict[str, Any]:
     [(Clean(), None), (Corrupted(2), (2, 2, 5, 3)), (Clean(draws=1), (2, 1, 5, 3))],
 )
 def test_a_model_is_asked_in_double_precision_with_the_noise_that_it_draws(sees, noise):
+    state = torch.get_rng_state()
     seen = given(Model, sees)
+    assert torch.equal(torch.get_rng_state(), state)
     shapes = {name: tuple(seen[name].shape) for name in ("W", "b", "x")}
     assert shapes == {"W": (2, 4, 3), "b": (2, 4), "x": (2, 5, 3)}
     assert (None if seen["eps"] is None else tuple(seen["eps"].shape)) == noise

@@ -187,6 +187,8 @@ TESTS: dict[str, list[str]] = {
 
 #: Of these CI tries a sample: every mutant of theirs was tried, and no survivor is left.
 SAMPLED: tuple[str, ...] = (
+    "analysis/plain.py",
+    "analysis/readings.py",
     "engine/choice.py",
     "engine/choice_on_card.py",
     "engine/choice_on_cpu.py",
@@ -198,9 +200,14 @@ SAMPLED: tuple[str, ...] = (
     "engine/step.py",
     "model/coefficients.py",
     "model/constraints.py",
+    "model/contract.py",
+    "model/network.py",
     "model/penalties.py",
     "model/space.py",
+    "model/trial.py",
     "results/store.py",
+    "results/weights.py",
+    "sweep/checkpoints.py",
     "sweep/space.py",
 )
 

@@ -144,7 +144,10 @@ def test_provenance(tmp_path):
 def test_weights(tmp_path):
     write(tmp_path / "s")
     name = trial(0).trial_id
-    assert name in refused(tmp_path / "s", name, call=sparseae.load_weights)
+    words = refused(tmp_path / "s", name, call=sparseae.load_weights)
+    assert words.endswith(
+        f"has no weights of trial {name}, neither kept (keep_weights: true) nor in a checkpoint"
+    )
     (tmp_path / "s" / "weights").mkdir()
     file = tmp_path / "s" / "weights" / f"{name}.safetensors"
     save_file({"W": np.eye(3, 2, dtype=np.float32), "b": np.zeros(3, np.float32)}, file)
