@@ -230,8 +230,7 @@ def _draw(curves: Sequence[Curve], option: Option, rng: np.random.Generator) -> 
     seeds = max(curve.seeds.size for curve in curves)
     weights = rng.standard_normal((option.seeds + 1, seeds))
     scale = float(np.sqrt((seeds - 1) / rng.chisquare(seeds - 1))) if seeds > 1 else NAN
-    power = rng.uniform(0, 2)
-    along = np.exp(rng.normal(0, 0.5)) if option.sigma2 else NAN
+    power, along = rng.uniform(0, 2), np.exp(rng.normal(0, 0.5))
     future = []
     for curve in curves:
         if option.sigma2:
