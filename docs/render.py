@@ -92,6 +92,10 @@ class Rows:
             raise LookupError(f"results/{self.folder}: {keys} diverged")
         return float(rows[column].mean())
 
+    def at(self, epoch: int, column: str = "activation_fraction", **keys: Any) -> float:
+        """The mean over seeds of a column after an epoch."""
+        return float(self.where(self.frame, epoch=epoch, **keys)[column].mean())
+
     def spread(self, column: str = "activation_fraction", **keys: Any) -> float:
         """The largest range over seeds of a column, among the trials that differ in seed alone."""
         rows = self.where(**keys)
@@ -411,6 +415,7 @@ PICTURES = (
     Picture("paper-figure2", "paper", sparseae.plot.figure2),
     Picture("paper-figure3", "paper", sparseae.plot.figure3),
     Picture("paper-figure4", "paper", sparseae.plot.figure4),
+    Picture("paper-figure5", "paper", sparseae.plot.figure5),
     Picture("apart", "section-3-1-1", _apart),
     Picture("explanations", "explanations", _why),
     Picture("theory-terms", "explanations", lambda frame: sparseae.plot.terms(curves(frame))),
