@@ -3,6 +3,8 @@
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,25 @@ def real_data(monkeypatch) -> Path:
     return place
 
 
+@contextmanager
+def left_as_it_was() -> Iterator[None]:
+    """The environment is at the end what it was."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _environment():
+    """What a test sets in the environment ends with it, whatever it calls."""
+    with left_as_it_was():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _handlers():
     """What a test does to Ctrl-C ends with it: plain Ray Tune leaves a handler."""
@@ -59,12 +80,18 @@ def ray():
     """A Ray of two CPUs that runs already, which a sweep takes: to start one takes five seconds."""
     import ray
 
-    # Not one that another test has started on this machine.
-    ray.init(
-        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-    )
-    yield
-    ray.shutdown()
+    from sparseae.cluster.ray_internals import read_settings
+
+    with left_as_it_was():
+        # Not one that another test has started on this machine.
+        ray.init(
+            "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        )
+        yield
+        ray.shutdown()
+    # Ray sets RAY_AUTH_MODE where it starts, and knows it by heart: else a later Ray would be
+    # started with the one and asked with the other.
+    read_settings()
 
 
 @pytest.hookimpl(trylast=True)
