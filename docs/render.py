@@ -86,15 +86,11 @@ class Rows:
         return int(epochs)
 
     def mean(self, column: str = "activation_fraction", **keys: Any) -> float:
-        """The mean over seeds of a column after the last epoch."""
-        rows = self.where(**keys)
+        """The mean over seeds of a column after the last epoch, or after a key ``epoch``."""
+        rows = self.where(self.frame if "epoch" in keys else None, **keys)
         if (rows["status"] == "diverged").all():
             raise LookupError(f"results/{self.folder}: {keys} diverged")
         return float(rows[column].mean())
-
-    def at(self, epoch: int, column: str = "activation_fraction", **keys: Any) -> float:
-        """The mean over seeds of a column after an epoch."""
-        return float(self.where(self.frame, epoch=epoch, **keys)[column].mean())
 
     def spread(self, column: str = "activation_fraction", **keys: Any) -> float:
         """The largest range over seeds of a column, among the trials that differ in seed alone."""

@@ -3,8 +3,6 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,23 +44,14 @@ def real_data(monkeypatch) -> Path:
     return place
 
 
-@contextmanager
-def left_as_it_was() -> Iterator[None]:
-    """The environment is at the end what it was."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
 @pytest.fixture(autouse=True)
 def _environment():
     """What a test sets in the environment ends with it, whatever it calls."""
-    with left_as_it_was():
-        yield
+    from sparseae.sweep import caller
+
+    restore = caller._environment()
+    yield
+    restore()
 
 
 @pytest.fixture(autouse=True)
@@ -81,14 +70,16 @@ def ray():
     import ray
 
     from sparseae.cluster.ray_internals import read_settings
+    from sparseae.sweep import caller
 
-    with left_as_it_was():
-        # Not one that another test has started on this machine.
-        ray.init(
-            "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-        )
-        yield
-        ray.shutdown()
+    restore = caller._environment()
+    # Not one that another test has started on this machine.
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+    yield
+    ray.shutdown()
+    restore()
     # Ray sets RAY_AUTH_MODE where it starts, and knows it by heart: else a later Ray would be
     # started with the one and asked with the other.
     read_settings()

@@ -134,7 +134,7 @@ class OneDNN(Routine):
         return torch.mul(r, scale, out=out)
 
     def gradient(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> Tensor:
-        return torch.add(self.encode(A, X.t(), None), V, alpha=momentum, out=V)
+        return torch.add(self.accumulate(A, X, V, momentum), V, alpha=momentum, out=V)
 
     def accumulate(self, A: Tensor, X: Tensor, V: Tensor, momentum: float) -> Tensor:
         return self.encode(A, X.t(), None)

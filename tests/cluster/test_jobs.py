@@ -132,9 +132,7 @@ def there(folder, monkeypatch):
     monkeypatch.setattr(jobs, "JobSubmissionClient", Cluster)
     monkeypatch.setattr("socket.gethostname", lambda: "laptop")
     monkeypatch.setenv("LOGNAME", "anna")
-    made = jobs.Jobs("127.0.0.1:8265")
-    yield made
-    os.environ.pop("RAY_API_SERVER_ADDRESS", None)
+    return jobs.Jobs("127.0.0.1:8265")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +204,6 @@ def test_what_is_no_dashboard_says_so(folder):
         with pytest.raises(RequestError, match="is no Ray dashboard"):
             jobs.Jobs(f"127.0.0.1:{server.server_port}")
         server.shutdown()
-    os.environ.pop("RAY_API_SERVER_ADDRESS", None)
 
 
 def test_who_imports_it_is_not_made_to_use_tokens():

@@ -28,6 +28,7 @@ from sparseae.engine.stack import Stack
 from sparseae.engine.step import BACKENDS
 from sparseae.engine.triton import VARIANTS, TritonBackend, TritonSums
 from sparseae.errors import RequestError
+from tests.engine.test_products import Noted
 from tests.engine.test_stack import trials
 from tests.marks import with_c
 
@@ -299,30 +300,23 @@ def test_each_product_takes_its_fastest_routine_then_whole_steps_decide(
 
 
 def test_each_usable_routine_is_timed_at_all_calls_of_each_product(monkeypatch):
-    calls = []
+    noted = Noted()
 
-    class Noted(Torch):
-        def encode(self, x, W, b, out=None):
-            calls.append(("encode", b is not None, tuple(x.shape), x.is_inference()))
-            return super().encode(x, W, b, out)
-
-        def residual(self, *operands):
-            calls.append("residual")
-            return super().residual(*operands)
-
-        def gradient(self, *operands):
-            calls.append("gradient")
-            return super().gradient(*operands)
+    def told(name, *operands):
+        if name != "encode":
+            return name
+        x, _, b, *_ = operands
+        return name, b is not None, tuple(x.shape), x.is_inference()
 
     def least(timed):
         found = {}
         for name, call in timed.items():
-            calls.clear()
+            noted.calls.clear()
             call()
-            found[name] = list(calls)
+            found[name] = [told(*made) for made in noted.calls]
         return found
 
-    monkeypatch.setitem(ROUTINES, "noted", Noted())
+    monkeypatch.setitem(ROUTINES, "noted", noted)
     monkeypatch.setattr(choice_on_cpu, "_least", least)
     there = {(TORCH, SHAPE), ("noted", SHAPE)}
     monkeypatch.setattr(choice_on_cpu, "usable", lambda *asked: asked in there)
