@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml  # the value of --set is YAML
 
 from sparseae.analysis.curves import VIEWS, Curve, without_views
 from sparseae.analysis.prediction import Prediction, every_case
@@ -21,6 +20,7 @@ from sparseae.model.trial import DEFAULTS
 from sparseae.results import load
 from sparseae.results.location import Location
 from sparseae.results.reader import configuration_of, sweeps_in
+from sparseae.yamltext import written
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,6 @@ def again(
         plain = [v.item() if isinstance(v, np.generic) else v for v in chosen]
         words += [
             "--set",
-            f"{key}={yaml.safe_dump(plain, default_flow_style=True, width=1e6).strip()}",
+            f"{key}={written(plain, default_flow_style=True, width=1e6).strip()}",
         ]
     return shlex.join([*words, "--results", "again"])

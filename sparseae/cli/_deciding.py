@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from sparseae.analysis.outlook import Open, Option, open_statements
 from sparseae.analysis.trends import judge_places
 from sparseae.analysis.verdicts import Looks
@@ -23,6 +21,7 @@ from sparseae.sweep.checkpoints import CHECKPOINTS
 from sparseae.sweep.config import Sweep
 from sparseae.sweep.extension import ASKED, Addition, Pace, extended
 from sparseae.sweep.piece import STATE_FILE, Checkpoint, DamagedCheckpointError
+from sparseae.yamltext import recorded, written
 
 #: Where a search stands: it goes on from there when it was killed.
 STATE = "next.json"
@@ -206,12 +205,12 @@ class _State:
         except (FileNotFoundError, ValueError):
             return cls(Pace(workers))
         pace = Pace(known["workers"], known["pace"])
-        return cls(pace, known["spent"], known["rounds"], yaml.safe_load(known["planned"]))
+        return cls(pace, known["spent"], known["rounds"], recorded(known["planned"], STATE))
 
     def write(self, location: Location) -> None:
         known = {
             "workers": self.pace.workers, "pace": self.pace.known, "spent": self.spent,
-            "rounds": self.rounds, "planned": yaml.safe_dump(self.planned, sort_keys=False),
+            "rounds": self.rounds, "planned": written(self.planned),
         }  # fmt: skip
         (location / STATE).write_bytes(json.dumps(known, indent=1).encode())
 

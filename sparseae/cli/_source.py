@@ -47,7 +47,7 @@ def sweep_of(config: str, set_values: list[str] | None) -> Sweep:
 
 def _standard_input() -> Any:
     from sparseae.errors import RequestError
-    from sparseae.sweep.reading import MOST_BYTES, parse
+    from sparseae.yamltext import MOST_BYTES, parse
 
     if sys.stdin is None:
         raise RequestError("CONFIG -: standard input is closed; name a file")

@@ -12,13 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
 from sparseae.errors import RequestError, first_line
 from sparseae.model.trial import ADDED_KEYS, DEFAULTS, TRAINING_TYPES
 from sparseae.results.location import Location
 from sparseae.results.parquet import read_table
 from sparseae.results.schema import ADDED_FIELDS, EPOCH_FIELDS, epoch_schema
+from sparseae.yamltext import recorded
 
 #: Rows of parts that `load_last` keeps before it looks which are the last of their trials.
 _MOST_WAITING = 500_000
@@ -186,8 +186,8 @@ def configuration_of(location: Location) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        configuration = yaml.safe_load(file.read_bytes())
-    except (yaml.YAMLError, OSError, ValueError) as error:
+        configuration = recorded(file.read_bytes(), str(file))
+    except OSError as error:
         raise RequestError(f"{file}: cannot be read: {first_line(error)}") from None
     if not isinstance(configuration, dict) or "name" not in configuration:
         raise RequestError(f"{file}: is not what a sweep wrote: put back what it was")

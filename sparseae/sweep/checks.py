@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from sparseae.errors import RequestError, named, nearest, shown
 from sparseae.model.trial import AXES, NAMED, STACKABLE, TRAINING_TYPES
-from sparseae.sweep.reading import NUMBER
+from sparseae.yamltext import NUMBER
 
 
 def _number(value: object) -> object:

@@ -11,7 +11,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparseae.errors import RequestError, named, shown
@@ -33,8 +32,9 @@ from sparseae.sweep.checks import (
     stack_of,
 )
 from sparseae.sweep.notify import is_reference
-from sparseae.sweep.reading import changed, parse, plain, read
+from sparseae.sweep.reading import changed, plain, read
 from sparseae.sweep.space import require_data, values_of
+from sparseae.yamltext import recorded, written
 
 #: Listing this many trials took 14 s and half a gigabyte.
 _MOST_TRIALS = 1_000_000
@@ -163,7 +163,7 @@ class Sweep(_Strict):
         Raises:
             RequestError: in one line, if it is not what a sweep wrote.
         """
-        raw = parse(text, origin)
+        raw = recorded(text, origin)
         if not isinstance(raw, dict):
             raise RequestError(f"{named(origin)}: a configuration is a mapping, not {shown(raw)}")
         return cls._checked(raw, {})
@@ -297,7 +297,7 @@ class Sweep(_Strict):
 
     def text(self) -> str:
         """`resolved` as YAML."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+        return written(self.resolved())
 
 
 #: Keys that pydantic checks by itself.

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-import yaml
 from pyarrow import fs
 
 from sparseae.errors import RequestError
 from sparseae.results.location import Location
 from sparseae.results.lock import LOCK_FILE
 from sparseae.sweep.checkpoints import CHECKPOINTS
+from sparseae.yamltext import recorded
 
 _CONFIGURATION = "sweep.yaml"
 
@@ -49,10 +49,10 @@ def require_ours(location: Location) -> None:
         return
     file = location / _CONFIGURATION
     try:
-        known = yaml.safe_load(file.read_bytes())
+        known = recorded(file.read_bytes(), str(file))
         ours = isinstance(known, Mapping) and known.get("name") == location.name
         ours = ours and isinstance(known.get("space"), Mapping | list) and "training" in known
-    except (FileNotFoundError, yaml.YAMLError, ValueError):
+    except (FileNotFoundError, RequestError):
         ours = False
     if not ours:
         raise RequestError(

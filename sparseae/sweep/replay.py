@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-import yaml
 
+from sparseae import yamltext
 from sparseae.engine.products import TORCH
 from sparseae.errors import RequestError, nearest
 from sparseae.model import MODELS
@@ -183,10 +183,10 @@ def replay(
 def _configuration(location: Location) -> Sweep:
     file = location / "sweep.yaml"
     try:
-        return Sweep.load(yaml.safe_load(file.read_bytes()))
+        return Sweep.load(yamltext.recorded(file.read_bytes(), str(file)))
     except FileNotFoundError:
         raise RequestError(f"{location}: has no sweep.yaml; is it the folder of a sweep?") from None
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
         raise RequestError(f"{file}: cannot be read: {error}") from None
 
 

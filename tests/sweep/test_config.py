@@ -15,15 +15,15 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparseae.errors import RequestError
 from sparseae.model.trial import Training, Trial
 from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.plan import cut, stacks
-from sparseae.sweep.reading import parse
 from sparseae.sweep.space import PAPER_SIGMA2
+from sparseae.yamltext import parse, recorded, written
 
 CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").rglob("*.yaml"))
 
@@ -355,10 +355,46 @@ def test_a_flag_takes_the_words_that_yaml_1_1_has_for_it_and_a_name_keeps_them()
         assert Sweep.load(BASE, [f"name={word}"]).name == word
 
 
-@given(st.integers() | st.floats(allow_nan=False) | st.text(max_size=6) | st.booleans() | st.none())
+#: What a configuration is made of; text also of what numbers are made of.
+SCALARS = (
+    st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=6)
+    | st.text("+-._:0123456789abefoxEn", max_size=6)
+    | st.booleans()
+    | st.none()
+)
+
+
+@example("08")
+@example("0E0")
+@given(SCALARS)
 def test_what_yaml_1_1_wrote_is_read_as_it_was(value):
     """So that every sweep.yaml goes on."""
-    assert parse(yaml.safe_dump({"k": value}), "x.yaml")["k"] == value
+    assert recorded(yaml.safe_dump({"k": value}), "x.yaml")["k"] == value
+
+
+@example("08")
+@example("0E0")
+@example("1e3")
+@example("0o17")
+@example("yes")
+@given(SCALARS)
+def test_what_the_tool_writes_means_the_same_to_every_reader(value):
+    for style in (None, True):
+        text = written({"k": [value]}, default_flow_style=style)
+        for read in (parse, recorded):
+            assert read(text, "x.yaml") == {"k": [value]}
+        assert yaml.safe_load(text) == {"k": [value]}
+
+
+@pytest.mark.parametrize("name", ["08", "0E0", "1e3", "010", "yes", "null"])
+def test_a_name_like_a_number_is_read_back_from_the_record(name):
+    sweep = Sweep.load(BASE, [f"name='{name}'"])
+    assert Sweep.recorded(sweep.text(), "sweep.yaml") == sweep
+    assert Sweep.load(parse(sweep.text(), "sweep.yaml")) == sweep
+    before = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
+    assert Sweep.recorded(before, "sweep.yaml") == sweep, "as versions before wrote it"
 
 
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans())

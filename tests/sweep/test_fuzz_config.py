@@ -13,7 +13,7 @@ from sparseae.errors import RequestError
 from sparseae.model.trial import STACKABLE, TRAINING_TYPES
 from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.plan import cost, cut, stacks
-from sparseae.sweep.reading import parse
+from sparseae.yamltext import parse
 
 BASE: dict[str, Any] = {
     "name": "small",

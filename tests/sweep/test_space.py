@@ -21,8 +21,8 @@ from sparseae.results.reader import load
 from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.extension import Addition, extended
 from sparseae.sweep.plan import stacks
-from sparseae.sweep.reading import parse
 from sparseae.sweep.schema import schema
+from sparseae.yamltext import parse
 
 BLOCK = {"model": ["cae"], "activation": ["relu"], "sigma2": [0, 0.25], "dataset": ["digits"]}
 TRAINING = {"epochs": 2, "hidden_units": 8, "samples": 100}
