@@ -13,7 +13,8 @@ from tests.conftest import REPOSITORY
 
 RESULTS = REPOSITORY / "results"
 FOLDERS = [
-    "paper", "section-3-1-1", "reference", "rates", "explanations", "first-order", "controls",
+    "paper", "by-sample", "section-3-1-1", "reference", "rates", "explanations", "first-order",
+    "controls",
 ]  # fmt: skip
 
 
