@@ -37,6 +37,7 @@ from sparseae.engine.measurements import (
 from sparseae.engine.minibatches import Minibatches, Run
 from sparseae.engine.products import TORCH, Alone, routine_of
 from sparseae.engine.step import Members, Problem
+from sparseae.engine.subnormals import subnormals_are_zero
 from sparseae.model import ACTIVATIONS, CONSTRAINTS, MODELS
 from sparseae.model.coefficients import Coefficients
 from sparseae.model.contract import require_sound
@@ -168,7 +169,7 @@ class Stack:
         if self.diverged.all():
             return
         self.probe.zero_()
-        with precision(tf32=self.problem.tf32):
+        with precision(tf32=self.problem.tf32), subnormals_are_zero():
             if self.program is not None:
                 self.program.run(epoch)
             else:
@@ -193,7 +194,7 @@ class Stack:
     @torch.inference_mode()
     def measure(self) -> Measurement:
         """Measure every member on the clean, full training set (eq. 14)."""
-        with precision(tf32=False):
+        with precision(tf32=False), subnormals_are_zero():
             return self._measurer.measure(self.diverged)
 
     def sums(self) -> list[tuple[Tensor | None, ...]]:
