@@ -1,6 +1,7 @@
 """How often verdicts on simulated whole runs are wrong, where the answer is known.
 
     python benchmarks/calibration.py [--tables 300] [--epochs 20]
+    python benchmarks/calibration.py --keep docs/templates/calibration.csv   # what the docs show
 
 A run is simulated by epoch, with both measures and dead units: what a trial would be without
 noise, plus what its seed brings to all its trials (common random numbers), plus a noise of its
@@ -17,6 +18,7 @@ changes by a fifth of that.
 from __future__ import annotations
 
 import argparse
+import csv
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -177,18 +179,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tables", type=int, default=300, help="tables a cell")
     parser.add_argument("--epochs", type=int, default=20, help="epochs of a run")
+    parser.add_argument("--keep", metavar="FILE", help="the table as CSV, which the docs show")
     arguments = parser.parse_args()
-    console = Console()
-    table = Table(title=f"{arguments.tables} tables a cell, {arguments.epochs} epochs")
-    table.add_column("kind", overflow="fold")
-    table.add_column("statement")
     cells = [(seeds, values) for seeds in (3, 5) for values in (6, 12)]
-    for seeds, values in cells:
-        table.add_column(f"{seeds} seeds, {values} sigma2\nwrong, right", justify="right")
+    head = ["kind", "statement", *(f"{s} seeds, {v} sigma2: wrong, right" for s, v in cells)]
+    lines = []
     rng = np.random.default_rng(0)
     for kind in KINDS:
         right, wrong = ("supported", "contradicted")[:: 1 if kind.holds else -1]
-        line = []
+        line = [kind.name, "holds" if kind.holds else "does not hold"]
         for seeds, values in cells:
             counts = Counter(
                 verdict(kind, values, seeds, arguments.epochs, rng)[0]
@@ -197,8 +196,14 @@ def main() -> None:
             line.append(
                 f"{counts[wrong] / arguments.tables:.1%}, {counts[right] / arguments.tables:.0%}"
             )
-        table.add_row(kind.name, "holds" if kind.holds else "does not hold", *line)
-    console.print(table)
+        lines.append(line)
+    table = Table(*head, title=f"{arguments.tables} tables a cell, {arguments.epochs} epochs")
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)
+    if arguments.keep:
+        with open(arguments.keep, "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([head, *lines])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from the rows. A value that no row gives is an error, not a blank.
 from __future__ import annotations
 
 import argparse
+import csv
 import difflib
 import hashlib
 import sys
@@ -255,6 +256,8 @@ class Rows:
 
 #: What three sweeps of the quickstart say; their rows are too many to be kept.
 _QUICKSTARTS = DOCS / "templates" / "quickstarts.csv"
+#: What five minutes of simulation say.
+_CALIBRATION = DOCS / "templates" / "calibration.csv"
 
 
 def keep_quickstarts(folders: Sequence[str]) -> None:
@@ -281,6 +284,13 @@ def quickstarts() -> str:
     return _table(
         ["statement", *sweeps], ([n, *(said[n, sweep] for sweep in sweeps)] for n in statements)
     )
+
+
+def calibration() -> str:
+    """How often simulated verdicts are wrong, as Markdown (``calibration.py --keep``)."""
+    with _CALIBRATION.open(newline="") as file:
+        head, *lines = csv.reader(file)
+    return _table(head, ([cell.replace("%", " %") for cell in line] for line in lines))
 
 
 @lru_cache
@@ -338,6 +348,7 @@ def environment() -> Environment:
     made.globals["rows"] = rows
     made.globals["holds"] = _holds
     made.globals["quickstarts"] = quickstarts
+    made.globals["calibration"] = calibration
     made.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
     made.filters["percent"] = _percent
     return made
@@ -351,11 +362,14 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 
 class Picture(NamedTuple):
-    """A file of ``docs/images/``, the rows that it is of, and what draws it from them."""
+    """A file of ``docs/images/``, the rows that it is of, and what draws it from them.
+
+    Nothing draws a screen, which docs/screenshots.py takes.
+    """
 
     name: str
     folder: str
-    draw: Callable[[pd.DataFrame], Figure]
+    draw: Callable[[pd.DataFrame], Figure] | None
 
     @property
     def file(self) -> Path:
@@ -374,6 +388,8 @@ class Picture(NamedTuple):
             return str(image.info.get("Source", ""))
 
     def write(self) -> None:
+        if self.draw is None:
+            return
         figure = self.draw(rows(self.folder).frame)
         figure.savefig(self.file, dpi=110, metadata={"Source": self.source, "Software": None})
 
@@ -406,6 +422,9 @@ def _apart(frame: pd.DataFrame) -> Figure:
     return panels.finish(title, "epoch")
 
 
+#: The page of ``sparseae report``.
+PAGE = Picture("page", "paper", None)
+
 PICTURES = (
     Picture("paper-figure1", "paper", sparseae.plot.figure1),
     Picture("paper-figure2", "paper", sparseae.plot.figure2),
@@ -415,6 +434,7 @@ PICTURES = (
     Picture("apart", "section-3-1-1", _apart),
     Picture("explanations", "explanations", _why),
     Picture("theory-terms", "explanations", lambda frame: sparseae.plot.terms(curves(frame))),
+    PAGE,
 )
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import cast
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from render import PAGE
 from rich.console import Console
 
 import sparseae
@@ -65,16 +67,17 @@ def live_view(results: Path) -> None:
 
 
 def page(results: Path) -> None:
-    written = report(ROOT / "results" / "paper", results / "page")
-    picture = IMAGES / "page.png"
+    written = report(ROOT / "results" / PAGE.folder, results / "page")
     browser = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
     subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
          "--window-size=1100,1000", f"--user-data-dir={results / 'browser'}",
-         f"--screenshot={picture}", written.resolve().as_uri()],
+         f"--screenshot={PAGE.file}", written.resolve().as_uri()],
         check=True, timeout=300,
     )  # fmt: skip
-    Image.open(picture).convert("RGB").quantize(64).save(picture, optimize=True)
+    source = PngInfo()
+    source.add_text("Source", PAGE.source)  # by which docs/render.py --check knows it
+    Image.open(PAGE.file).convert("RGB").quantize(64).save(PAGE.file, optimize=True, pnginfo=source)
 
 
 if __name__ == "__main__":
