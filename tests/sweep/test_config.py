@@ -25,7 +25,8 @@ from sparseae.sweep.plan import cut, stacks
 from sparseae.sweep.space import PAPER_SIGMA2
 from sparseae.yamltext import parse, recorded, written
 
-CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "tune_configs"
+CONFIGS = sorted(FOLDER.rglob("*.yaml"))
 
 BASE = {
     "name": "small",
@@ -436,7 +437,7 @@ def test_the_configurations_that_we_ship_are_sound(path):
 
 
 def test_paper_yaml_is_section_3():
-    trials = Sweep.load(CONFIGS[0].parent / "paper.yaml").trials()
+    trials = Sweep.load(FOLDER / "paper.yaml").trials()
     assert len(trials) == 4 * 3 * 12 * 2 * 2 + 12 * 2
     assert {t.training.hidden_units for t in trials} == {1000}
     assert {t.training.epochs for t in trials} == {50}
@@ -452,7 +453,7 @@ def test_a_long_name_of_no_data_set_is_shown_short():
 
 
 def test_a_narrowed_space_leaves_behind_what_the_file_says_of_the_rest():
-    paper = CONFIGS[0].parent / "paper.yaml"
+    paper = FOLDER / "paper.yaml"
     narrowed = Sweep.load(paper, ["space.model=[cae, edae]", "space.activation=[sigmoid]"])
     assert {trial.model for trial in narrowed.trials()} == {"cae"}
     assert {trial.training.learning_rate for trial in narrowed.trials()} == {0.005}
