@@ -39,8 +39,7 @@ _TAG = "tag:yaml.org,2002:"
 class _Recorded(yaml.SafeLoader):
     """Safe loading of a record, as YAML 1.1 wrote it, by which every ``sweep.yaml`` was written.
 
-    A key named twice is refused, of which YAML would drop one in silence, and so are aliases that,
-    written out, would fill the memory or never end.
+    A key named twice is refused, of which YAML would drop one in silence.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -54,19 +53,14 @@ class _Recorded(yaml.SafeLoader):
                 seen.add((key.tag, key.value))
         return node
 
-    def get_single_node(self) -> yaml.Node | None:
-        node = super().get_single_node()
-        if node is not None and _written_out(node, {}) > MOST_BYTES:
-            raise yaml.YAMLError("its aliases stand for more than a configuration can hold")
-        return node
-
 
 class _Loader(_Recorded):
     """Safe loading of what means the same to every reader.
 
     Scalars are YAML 1.2's core schema: of words only true, false and null are not text (what 1.1
     takes for a truth, yes or off, a flag takes too), and numbers are decimal. What one reader takes
-    for another number than the next (010, 0x1F, 1_000, 1:30) is refused.
+    for another number than the next (010, 0x1F, 1_000, 1:30) is refused, and so are aliases that,
+    written out, would fill the memory or never end.
     """
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (as PyYAML has it)
@@ -81,9 +75,24 @@ class _Loader(_Recorded):
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return node
 
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _written_out(node, {}) > MOST_BYTES:
+            raise yaml.YAMLError("its aliases stand for more than a configuration can hold")
+        return node
+
 
 class _Dumper(yaml.SafeDumper):
     """YAML that both loaders read as it was: text is quoted where either would not take it so."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Unicode's own line breaks are written as they stand but for double quotes, and read as a
+        # space.
+        style = '"' if re.search("[\x85\u2028\u2029]", data) else None
+        return self.represent_scalar(f"{_TAG}str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 #: A number that means the same to every reader.
@@ -133,14 +142,27 @@ def _written_out(node: yaml.Node, counts: dict[yaml.Node, float]) -> float:
     return counts[node]
 
 
-def parse(text: str | bytes, origin: str, loader: type[_Recorded] = _Loader) -> Any:
-    """YAML text to plain data.
+def parse(text: str | bytes, origin: str) -> Any:
+    """The text of a configuration to plain data.
 
     Raises:
         RequestError: in one line, with ``origin`` and the place.
     """
     if len(text) > MOST_BYTES:
         raise RequestError(f"{named(origin)}: is over {MOST_BYTES >> 10} KiB: no configuration")
+    return _loaded(text, origin, _Loader)
+
+
+def recorded(text: str | bytes, origin: str) -> Any:
+    """What `written` wrote, now or before it was here: of any size, for it has every value.
+
+    Raises:
+        RequestError: in one line, with ``origin`` and the place.
+    """
+    return _loaded(text, origin, _Recorded)
+
+
+def _loaded(text: str | bytes, origin: str, loader: type[_Recorded]) -> Any:
     try:
         return yaml.load(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
@@ -152,11 +174,6 @@ def parse(text: str | bytes, origin: str, loader: type[_Recorded] = _Loader) -> 
         # What a wrong value of an explicit tag (!!bool, !!timestamp) raises is anything.
         reason = f"is not YAML: {str(error) or type(error).__name__}"
     raise RequestError(f"{named(origin)}: {' '.join(reason.split())}")
-
-
-def recorded(text: str | bytes, origin: str) -> Any:
-    """What `written` wrote, now or before it was here (`parse`)."""
-    return parse(text, origin, _Recorded)
 
 
 def written(value: Any, **how: Any) -> str:

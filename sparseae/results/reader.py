@@ -186,7 +186,7 @@ def configuration_of(location: Location) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        configuration = recorded(file.read_bytes(), str(file))
+        configuration = recorded(file.read_bytes(), f"{file}: cannot be read")
     except OSError as error:
         raise RequestError(f"{file}: cannot be read: {first_line(error)}") from None
     if not isinstance(configuration, dict) or "name" not in configuration:

@@ -183,7 +183,7 @@ def replay(
 def _configuration(location: Location) -> Sweep:
     file = location / "sweep.yaml"
     try:
-        return Sweep.load(yamltext.recorded(file.read_bytes(), str(file)))
+        return Sweep.load(yamltext.recorded(file.read_bytes(), f"{file}: cannot be read"))
     except FileNotFoundError:
         raise RequestError(f"{location}: has no sweep.yaml; is it the folder of a sweep?") from None
     except OSError as error:

@@ -23,7 +23,7 @@ from sparseae.model.trial import Training, Trial
 from sparseae.sweep.config import Sweep, difference
 from sparseae.sweep.plan import cut, stacks
 from sparseae.sweep.space import PAPER_SIGMA2
-from sparseae.yamltext import parse, recorded, written
+from sparseae.yamltext import MOST_BYTES, parse, recorded, written
 
 FOLDER = Path(__file__).parents[2] / "tune_configs"
 CONFIGS = sorted(FOLDER.rglob("*.yaml"))
@@ -380,6 +380,8 @@ def test_what_yaml_1_1_wrote_is_read_as_it_was(value):
 @example("1e3")
 @example("0o17")
 @example("yes")
+@example("\x85")
+@example("a\u2028b")
 @given(SCALARS)
 def test_what_the_tool_writes_means_the_same_to_every_reader(value):
     for style in (None, True):
@@ -396,6 +398,13 @@ def test_a_name_like_a_number_is_read_back_from_the_record(name):
     assert Sweep.load(parse(sweep.text(), "sweep.yaml")) == sweep
     before = yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True)
     assert Sweep.recorded(before, "sweep.yaml") == sweep, "as versions before wrote it"
+
+
+def test_a_record_has_every_value_however_many():
+    sweep = Sweep.load(BASE | {"space": BASE["space"] | {"seed": range(30_000)}})
+    text = sweep.text()
+    assert len(text) > MOST_BYTES
+    assert recorded(text, "sweep.yaml") == sweep.resolved()
 
 
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans())
